@@ -1,0 +1,69 @@
+# Works on Debian and Ubuntu with Python 3.10 or newer, git and make. PYTHON=python3.12 chooses another.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+# Set but empty, HOME would mean the root folder to pip; unset, it is looked up in the user database.
+ifeq ($(strip $(HOME)),)
+unexport HOME
+endif
+# Everything else of the environment (indexes, certificates, proxies) reaches pip as it is.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP := $(BIN)/python -m pip --no-input install --quiet
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test test-long lint format bench clean system-sandbox system-test
+
+help:  ## Show this text
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+venv: $(VENV)/.test  ## Make .venv with everything that the other targets need
+
+demo: $(VENV)/.shelf system-sandbox  ## Publish requests and pandas to a folder, import them where neither is installed
+	@docs/demo/demo.sh $(BIN)/python
+
+test: lint system-test  ## Lint, types, layers, and the tests (a sample of minutes); ARGS='-k name' goes to pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-long: $(VENV)/.test system-test  ## All tests: other interpreters, more examples, killed publishers
+	@$(BIN)/python -m pytest -m '' $(ARGS)
+
+lint: $(VENV)/.test  ## ruff, mypy, import contracts
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.test  ## Let ruff sort imports and lay out the code
+	@$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format --quiet .
+
+bench: $(VENV)/.test  ## Run the benchmarks; they print, and judge nothing
+	@$(BIN)/python -m pytest -m '' -s tests/bench --no-header -q $(ARGS)
+
+clean:  ## Remove what was made: .venv, .demo, build output, caches of tools
+	@rm -rf $(VENV) .demo build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# Each stamp is made anew when the dependencies change.
+$(VENV)/.python: tests/support/make_venv.sh
+	@tests/support/make_venv.sh "$(PYTHON)" $(VENV)
+	@touch $@
+
+$(VENV)/.shelf: pyproject.toml $(VENV)/.python
+	@echo "installing the curator's dependencies into $(VENV)"
+	@$(PIP) --editable '.[shelf]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/.python
+	@echo "installing the dependencies of tests and linters into $(VENV)"
+	@$(PIP) --editable '.[shelf,test,lint]'
+	@touch $(VENV)/.shelf $@
+
+system-sandbox:
+	@tests/support/system_packages.sh sandbox
+
+system-test:
+	@tests/support/system_packages.sh sandbox radosgw

@@ -1,0 +1,89 @@
+"""Import any PyPI package straight from object storage, as if it were pip-installed.
+
+    import cloudimport
+
+    cloudimport.install()
+    import pandas  # fetched now
+
+Import budget: nothing but this module's own errors; the rest comes with ``install``. No third party.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloudimport.errors import (
+    AbsentError,
+    CloudImportError,
+    ConfigurationError,
+    CorruptError,
+    DeniedError,
+    FetchError,
+    FormatError,
+    NotPublishedError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from cloudimport.bootstrap import Environment
+
+__version__ = "0.1.0"
+__all__ = [
+    "AbsentError",
+    "CloudImportError",
+    "ConfigurationError",
+    "CorruptError",
+    "DeniedError",
+    "FetchError",
+    "FormatError",
+    "NotPublishedError",
+    "UnreachableError",
+    "__version__",
+    "install",
+    "stats",
+    "uninstall",
+]
+
+
+def install(
+    requirements: str | None = None,
+    *,
+    shelf: str | None = None,
+    lock: str | None = None,
+    cache: str | None = None,
+) -> Environment:
+    """Make imports come from the shelf, for this process and its children; returns the environment.
+
+    ``requirements``: path of a pinned requirements file; ``lock``: path of a ``cloudimport.lock``;
+    ``shelf``: a folder, ``s3://bucket/prefix`` or any fsspec URL; ``cache``: a local folder. What is
+    not given comes from ``CLOUDIMPORT_REQUIREMENTS``, ``CLOUDIMPORT_LOCK``, ``CLOUDIMPORT_SHELF`` and
+    ``CLOUDIMPORT_CACHE``, else from the handler's folder and the user's data and cache folders.
+    Calling it again for the same environment returns that.
+
+    Raises ConfigurationError (a setting or file is wrong), NotPublishedError (the environment is
+    not on the shelf), a FetchError (the shelf cannot be read) or FormatError.
+    """
+    from cloudimport import bootstrap
+
+    return bootstrap.install(requirements, shelf=shelf, lock=lock, cache=cache)
+
+
+def uninstall() -> None:
+    """Take the finder, the path entry, the hooks and the children's settings out again.
+
+    Modules that are loaded stay loaded. Harmless when nothing is installed.
+    """
+    from cloudimport import bootstrap
+
+    bootstrap.uninstall()
+
+
+def stats() -> dict[str, float]:
+    """Return what was fetched since ``install``: ``requests``, ``round_trips``, ``bytes_fetched``, …
+
+    ``bytes_…`` are bytes, ``wait_seconds`` seconds; empty when nothing is installed.
+    """
+    from cloudimport import bootstrap
+
+    environment = bootstrap.current()
+    return environment.stats() if environment else {}

@@ -1,0 +1,54 @@
+"""Recently used blocks in memory, bounded in bytes.
+
+An ordered dict, not ``cachetools``: importing that costs more than these lines (docs/decisions/0003).
+Import budget: ``collections`` and ``threading``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+
+class HotBlocks:
+    """Plain bytes of blocks by digest; the least recently used go first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._blocks: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, digest: str) -> bytes | None:
+        """Return a block's plain bytes, or None."""
+        with self._lock:
+            data = self._blocks.get(digest)
+            if data is not None:
+                self._blocks.move_to_end(digest)
+            return data
+
+    def put(self, digest: str, data: bytes) -> None:
+        """Keep a block, dropping others to stay within the bound."""
+        if len(data) > self.max_bytes:
+            return
+        with self._lock:
+            if digest in self._blocks:
+                return
+            self._blocks[digest] = data
+            self._bytes += len(data)
+            while self._bytes > self.max_bytes:
+                _, old = self._blocks.popitem(last=False)
+                self._bytes -= len(old)
+
+    def drop(self, digest: str) -> None:
+        """Forget a block."""
+        with self._lock:
+            data = self._blocks.pop(digest, None)
+            self._bytes -= len(data) if data is not None else 0
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._blocks
+
+    def forget_lock(self) -> None:
+        """In a forked child: take a fresh lock, since another thread may have held the old one."""
+        self._lock = threading.Lock()

@@ -1,0 +1,53 @@
+"""The cache as the fetcher sees it: memory over disk. Import budget: nothing of its own."""
+
+from __future__ import annotations
+
+from cloudimport.cache.disk import DiskBlocks
+from cloudimport.cache.hot import HotBlocks
+from cloudimport.events import Counters
+from cloudimport.format.index import BlockRef
+
+
+class BlockCache:
+    """Plain bytes of blocks, nearest tier first. Never raises for a fault of a tier."""
+
+    def __init__(self, hot: HotBlocks, disk: DiskBlocks, counters: Counters) -> None:
+        self._hot = hot
+        self._disk = disk
+        self._counters = counters
+
+    def get(self, ref: BlockRef) -> bytes | None:
+        """Return a block's plain bytes, or None."""
+        data = self._hot.get(ref.digest)
+        if data is None:
+            data = self._disk.get(ref.digest, ref.size)
+            if data is not None and not ref.exclusive:
+                self._hot.put(ref.digest, data)
+        self._counters.add("cache_misses" if data is None else "cache_hits")
+        return data
+
+    def put(self, ref: BlockRef, data: bytes) -> None:
+        """Keep a block that was fetched and checked."""
+        kept = self._disk.put(ref.digest, data)
+        if not (kept and ref.exclusive):
+            self._hot.put(ref.digest, data)
+
+    def drop(self, ref: BlockRef) -> None:
+        """Forget a block, in every tier."""
+        self._hot.drop(ref.digest)
+        self._disk.drop(ref.digest)
+
+    def __contains__(self, ref: BlockRef) -> bool:
+        return ref.digest in self._hot or ref.digest in self._disk
+
+    def room(self) -> int:
+        """How many bytes of blocks can be kept for later; without a disk, what memory holds."""
+        return self._disk.max_bytes if self._disk.usable else self._hot.max_bytes
+
+    def free(self, wanted: int) -> bool:
+        """Evict ``wanted`` bytes from disk for somebody else; returns whether anything was freed."""
+        return self._disk.evict(wanted) > 0
+
+    def forget_locks(self) -> None:
+        """In a forked child: take fresh locks."""
+        self._hot.forget_lock()

@@ -1,0 +1,78 @@
+"""zstd, loaded privately: the public name ``backports.zstd`` is left to the handler.
+
+Only the extension module of the codec package is loaded, under a name of ours that never
+enters ``sys.modules``, so that a pinned ``backports.zstd`` or ``zstandard`` is what the handler
+gets (docs/decisions/0002). Python 3.14 has the codec in its standard library.
+
+Import budget: ``sys``; the codec (0.6 ms) on first use.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from cloudimport.errors import ConfigurationError, FormatError
+
+RAW, ZSTD = 0, 1
+_codec: Any = None
+
+
+def _load_codec() -> Any:
+    """Return the extension module that has ``ZstdDecompressor``."""
+    if sys.version_info >= (3, 14):
+        import _zstd  # type: ignore[import-not-found]
+
+        return _zstd
+    from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
+
+    path = _extension_path(EXTENSION_SUFFIXES[0])
+    name = "cloudimport._private._zstd"
+    loader = ExtensionFileLoader(name, path)
+    module = loader.create_module(ModuleSpec(name, loader, origin=path))
+    loader.exec_module(module)
+    return module
+
+
+def _extension_path(suffix: str) -> str:
+    """Return the file of the codec's extension module, looked for beside us, then on ``sys.path``."""
+    import os
+
+    beside = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    for folder in (beside, *sys.path):
+        path = os.path.join(folder, "backports", "zstd", f"_zstd{suffix}")
+        if os.path.isfile(path):
+            return path
+    raise ConfigurationError("the package backports.zstd is not installed: run 'pip install cloudimport' again")
+
+
+def decompress(data: bytes | memoryview, size: int) -> bytes:
+    """Return the ``size`` plain bytes of one zstd frame.
+
+    Never makes more than ``size`` bytes. Raises FormatError if the frame is damaged, holds more
+    or fewer bytes, or is followed by others.
+    """
+    global _codec
+    if size < 0:
+        raise FormatError(f"{size} is no size")
+    if _codec is None:
+        _codec = _load_codec()
+    decoder = _codec.ZstdDecompressor()
+    try:
+        plain: bytes = decoder.decompress(data, size)
+        # The frame's last bytes may hold no content (an end mark, a checksum): ask for one byte more.
+        surplus = b"" if decoder.eof else decoder.decompress(b"", 1)
+    except _codec.ZstdError as error:
+        raise FormatError(f"not a zstd frame: {error}") from None
+    if len(plain) != size or surplus or not decoder.eof or decoder.unused_data:
+        raise FormatError(f"a zstd frame does not hold exactly {size} bytes")
+    return plain
+
+
+def decode(codec: int, data: bytes | memoryview, size: int) -> bytes:
+    """Return the plain bytes of a block. Raises FormatError."""
+    if codec == ZSTD:
+        return decompress(data, size)
+    if codec != RAW or len(data) != size:
+        raise FormatError(f"a block of codec {codec} with {len(data)} bytes stored does not hold {size}")
+    return bytes(data)

@@ -1,0 +1,47 @@
+"""``cloudimport.lock``: the small file that pins an environment index by digest (docs/format.md, section 12)."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from cloudimport.errors import ConfigurationError, FormatError
+from cloudimport.format import requirements
+from cloudimport.format.records import FORMAT, Ref, parse
+
+
+class Lock(NamedTuple):
+    """A lockfile: normalised requirement lines and, per target, the environment index. ``shelf`` may be ""."""
+
+    shelf: str
+    requirements: tuple[str, ...]
+    targets: dict[str, Ref]
+
+    def encode(self) -> str:
+        """Return the file's text."""
+        record = {
+            "format": FORMAT,
+            "kind": "lock",
+            **({"shelf": self.shelf} if self.shelf else {}),
+            "requirements": list(self.requirements),
+            "requirements_sha256": requirements.digest(self.requirements),
+            "targets": {target: {"index": ref} for target, ref in self.targets.items()},
+        }
+        return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def decode(cls, text: str, path: str) -> Lock:
+        """Return the lock that ``text`` holds. Raises ConfigurationError that names ``path``."""
+        try:
+            record = parse(text, "lock", path)
+            lines = tuple(str(line) for line in record["requirements"])
+            targets = {target: Ref.parse(row["index"], path) for target, row in record["targets"].items()}
+            if record["requirements_sha256"] != requirements.digest(lines):
+                raise FormatError(f"{path}: requirements_sha256 does not match the requirements that it lists")
+            return cls(str(record.get("shelf", "")), lines, targets)
+        except FormatError as error:
+            raise ConfigurationError(f"{error}: make it again with 'shelf publish --lock'") from None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{path} is not a well-formed lockfile ({error!r}): make it again with 'shelf publish --lock'"
+            ) from None

@@ -1,0 +1,183 @@
+"""Identities, parsed once at the edge: names, versions, pins, targets, digests.
+
+Import budget: ``re`` and ``typing`` (both are in every interpreter that has run anything).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from cloudimport.errors import ConfigurationError, FormatError
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
+_RUNS = re.compile(r"[-_.]+")
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+#: PEP 440, appendix B, in the parts that decide the canonical form.
+_VERSION = re.compile(
+    r"""\s*v?
+    (?:(?P<epoch>[0-9]+)!)?(?P<release>[0-9]+(?:\.[0-9]+)*)
+    (?:[-_.]?(?P<pre>alpha|a|beta|b|preview|pre|c|rc)[-_.]?(?P<pre_n>[0-9]*))?
+    (?:-(?P<post_bare>[0-9]+)|[-_.]?(?P<post>post|rev|r)[-_.]?(?P<post_n>[0-9]*))?
+    (?:[-_.]?(?P<dev>dev)[-_.]?(?P<dev_n>[0-9]*))?
+    (?:\+(?P<local>[a-z0-9]+(?:[-_.][a-z0-9]+)*))?
+    \s*\Z""",
+    re.VERBOSE | re.IGNORECASE | re.ASCII,
+)
+_PRE = {"alpha": "a", "beta": "b", "preview": "rc", "pre": "rc", "c": "rc"}
+
+
+def normalise_name(name: str) -> str:
+    """Return ``name`` as PEP 503 normalises it. Raises ConfigurationError if it is no name."""
+    if not _NAME.match(name) or len(name) > 200:
+        raise ConfigurationError(f"{name!r} is not a package name (PEP 508)")
+    return _RUNS.sub("-", name).lower()
+
+
+def normalise_version(version: str) -> str:
+    """Return ``version`` in the one form that equal versions share (PEP 440; 1.0 and 1.0.0 are 1).
+
+    As ``packaging.utils.canonicalize_version``. Raises ConfigurationError if it is no version.
+    """
+    match = _VERSION.match(version) if len(version) <= 200 else None
+    if match is None:
+        raise ConfigurationError(f"{version!r} is not a version (PEP 440)")
+    part = match.groupdict()
+    out = f"{int(part['epoch'])}!" if part["epoch"] and int(part["epoch"]) else ""
+    release = ".".join(str(int(n)) for n in part["release"].split("."))
+    out += re.sub(r"(\.0)+\Z", "", release)
+    if part["pre"]:
+        tag = part["pre"].lower()
+        out += f"{_PRE.get(tag, tag)}{int(part['pre_n'] or 0)}"
+    if part["post_bare"] or part["post"]:
+        out += f".post{int(part['post_bare'] or part['post_n'] or 0)}"
+    if part["dev"]:
+        out += f".dev{int(part['dev_n'] or 0)}"
+    if part["local"]:
+        pieces = re.split(r"[-_.]", part["local"].lower())
+        out += "+" + ".".join(str(int(p)) if p.isdigit() else p for p in pieces)
+    return out
+
+
+def check_digest(digest: object) -> str:
+    """Return ``digest`` if it is 64 lower-case hexadecimal digits; raises FormatError if not."""
+    if not isinstance(digest, str) or not _DIGEST.match(digest):
+        raise FormatError(f"{digest!r} is not a SHA-256 digest")
+    return digest
+
+
+class Pin(NamedTuple):
+    """A normalised ``name==version``. Make one with ``Pin.parse`` or ``Pin.of``."""
+
+    name: str
+    version: str
+
+    @classmethod
+    def of(cls, name: str, version: str) -> Pin:
+        """Return the pin of a name and a version as people write them."""
+        return cls(normalise_name(name), normalise_version(version))
+
+    @classmethod
+    def parse(cls, text: str) -> Pin:
+        """Return the pin that ``name==version`` names. Raises ConfigurationError."""
+        name, separator, version = text.partition("==")
+        if not separator:
+            raise ConfigurationError(f"{text!r} is not a pin: write name==version")
+        return cls.of(name.strip(), version.strip())
+
+    def __str__(self) -> str:
+        return f"{self.name}=={self.version}"
+
+
+PYTHONS = ((3, 10), (3, 11), (3, 12), (3, 13), (3, 14))
+GLIBCS = ((2, 17), (2, 26), (2, 28), (2, 34))
+MACHINES = ("x86_64", "aarch64")
+_MACHINE_NAMES = {"arm64": "aarch64", "amd64": "x86_64"}
+_TARGET = re.compile(r"cp3(?P<minor>[0-9]+)(?P<flags>t?)-(?P<platform>[a-z]+)_(?P<rest>[0-9a-z_]+)\Z")
+_LAMBDA = re.compile(r"lambda-python3\.(?P<minor>[0-9]+)-(?P<machine>[a-z0-9_]+)\Z")
+
+
+class Target(NamedTuple):
+    """Interpreter and platform that a build is for (docs/format.md, section 3)."""
+
+    python: tuple[int, int]
+    glibc: tuple[int, int]
+    machine: str
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Return the target that ``text`` or an alias names. Raises ConfigurationError."""
+        alias = _LAMBDA.match(text)
+        if alias:
+            minor = int(alias["minor"])
+            machine = _MACHINE_NAMES.get(alias["machine"], alias["machine"])
+            return cls._checked(text, (3, minor), (2, 26) if minor < 12 else (2, 34), machine)
+        match = _TARGET.match(text)
+        if match is None:
+            raise ConfigurationError(
+                f"{text!r} is not a target: write cp312-manylinux_2_28_x86_64 or lambda-python3.12-arm64"
+            )
+        if "t" in match["flags"]:
+            raise ConfigurationError(f"{text}: free-threaded interpreters are not supported")
+        if match["platform"] != "manylinux":
+            raise ConfigurationError(f"{text}: {match['platform']} is not supported, only manylinux (glibc)")
+        major, _, rest = match["rest"].partition("_")
+        glibc_minor, _, machine = rest.partition("_")
+        if not (major.isdigit() and glibc_minor.isdigit()):
+            raise ConfigurationError(f"{text!r} names no C library version")
+        target = cls._checked(text, (3, int(match["minor"])), (int(major), int(glibc_minor)), machine)
+        if str(target) != text:
+            raise ConfigurationError(f"{text!r} is not a target: write {target}")
+        return target
+
+    @classmethod
+    def _checked(cls, text: str, python: tuple[int, int], glibc: tuple[int, int], machine: str) -> Target:
+        for value, known, what in ((python, PYTHONS, "Python"), (glibc, GLIBCS, "glibc")):
+            if value not in known:
+                listed = ", ".join(f"{a}.{b}" for a, b in known)
+                raise ConfigurationError(f"{text}: {what} {value[0]}.{value[1]} is not one of {listed}")
+        if machine not in MACHINES:
+            raise ConfigurationError(f"{text}: machine {machine!r} is not one of {', '.join(MACHINES)}")
+        return cls(python, glibc, machine)
+
+    @property
+    def interpreter(self) -> str:
+        """The interpreter tag, such as ``cp312``."""
+        return f"cp{self.python[0]}{self.python[1]}"
+
+    @property
+    def extension_suffixes(self) -> tuple[str, ...]:
+        """Suffixes of extension modules, as ``importlib.machinery.EXTENSION_SUFFIXES`` has them there."""
+        tag = f"cpython-{self.python[0]}{self.python[1]}-{self.machine}-linux-gnu"
+        return (f".{tag}.so", ".abi3.so", ".so")
+
+    def __str__(self) -> str:
+        return f"{self.interpreter}-manylinux_{self.glibc[0]}_{self.glibc[1]}_{self.machine}"
+
+
+def running_targets() -> list[Target]:
+    """Return the targets that this interpreter can use, best first.
+
+    Raises ConfigurationError on a platform that has none (musl, free-threaded, not Linux).
+    """
+    import os
+    import sys
+
+    if sys.implementation.name != "cpython" or not sys.platform.startswith("linux"):
+        raise ConfigurationError(f"{sys.implementation.name} on {sys.platform} is not supported: CPython on Linux is")
+    if "t" in sys.abiflags:
+        raise ConfigurationError("free-threaded interpreters are not supported")
+    try:
+        library = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (ValueError, OSError):
+        library = ""
+    if not library.startswith("glibc "):
+        raise ConfigurationError("this C library is not glibc: musl builds are not supported")
+    major, minor = library.split()[1].split(".")[:2]
+    version = (int(major), int(minor))
+    machine = os.uname().machine
+    python = (sys.version_info[0], sys.version_info[1])
+    if python not in PYTHONS or machine not in MACHINES:
+        raise ConfigurationError(f"Python {python[0]}.{python[1]} on {machine} is not a supported target")
+    return [Target(python, glibc, machine) for glibc in reversed(GLIBCS) if glibc <= version]

@@ -1,0 +1,135 @@
+"""Loaders: modules run from memory, extension modules from the site tree.
+
+They are subclasses of importlib's own file loaders, so that whatever asks a loader anything
+(inspect, pkgutil, pytest, Django, Jinja2) gets the answer that pip-installed code would get.
+Import budget: ``marshal``, ``_imp``, ``importlib.machinery``.
+"""
+
+from __future__ import annotations
+
+import _imp
+import marshal
+from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoader, SourcelessFileLoader
+from importlib.util import MAGIC_NUMBER
+from types import CodeType, ModuleType
+from typing import Any
+
+from cloudimport.format.index import Module, Section
+from cloudimport.site.tree import SiteTree
+
+_MAGIC = MAGIC_NUMBER.hex()
+
+
+class _FromTree:
+    """What the loaders share: the module's place in the index."""
+
+    _tree: SiteTree
+    _section: Section
+    _module: Module
+
+    def _place(self, tree: SiteTree, section: Section, module: Module) -> None:
+        self._tree, self._section, self._module = tree, section, module
+
+    def get_data(self, path: str) -> bytes:
+        """Return the bytes of a file of the environment, or of any other file. Raises OSError."""
+        if path.startswith(self._tree.prefix):
+            found = self._tree.index.find_file(path[len(self._tree.prefix) :])
+            if found is not None and path not in self._tree.modified:
+                return self._tree.read(*found)
+        with open(path, "rb") as file:
+            return file.read()
+
+    def get_resource_reader(self, name: str) -> Any:
+        """Return a reader of the package's files (PEP 451, importlib.resources)."""
+        from importlib.readers import FileReader
+
+        return FileReader(self)  # type: ignore[arg-type]
+
+
+class ShelfSourceLoader(_FromTree, SourceFileLoader):
+    """Loads a source module: its code object from the shelf's bytecode when that fits this interpreter."""
+
+    def __init__(self, name: str, path: str, tree: SiteTree, section: Section, module: Module) -> None:
+        super().__init__(name, path)
+        self._place(tree, section, module)
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """Return the module's code object. Raises a FetchError or SyntaxError."""
+        tree, section = self._tree, self._section
+        tree.activate(section.build)
+        if self._module.code and _bytecode_fits(tree.index.builds[section.build].magic):
+            code: CodeType = marshal.loads(tree.code(section, self._module.code))
+            _imp._fix_co_filename(code, self.path)  # type: ignore[attr-defined]
+            return code
+        source = tree.read(section, self._module.file)
+        return self.source_to_code(source, self.path)  # type: ignore[no-any-return]
+
+    def path_stats(self, path: str) -> dict[str, Any]:
+        """Return time (seconds) and size (bytes) of the source, from the index."""
+        file = self._module.file
+        return {"mtime": self._section.stamp(file) / 1e9, "size": self._section.sizes[file]}
+
+    def set_data(self, path: str, data: bytes, *, _mode: int = 0o666) -> None:
+        """Bytecode is never written: the shelf has it."""
+
+
+class ShelfBytecodeLoader(_FromTree, SourcelessFileLoader):
+    """Loads a module that its distribution ships as bytecode only."""
+
+    def __init__(self, name: str, path: str, tree: SiteTree, section: Section, module: Module) -> None:
+        super().__init__(name, path)
+        self._place(tree, section, module)
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """Return the module's code object. Raises ImportError if it is of another interpreter."""
+        self._tree.activate(self._section.build)
+        return super().get_code(fullname)
+
+
+class ShelfExtensionLoader(_FromTree, ExtensionFileLoader):
+    """Loads an extension module from the site tree, what it needs first."""
+
+    def __init__(self, name: str, path: str, tree: SiteTree, section: Section, module: Module) -> None:
+        super().__init__(name, path)
+        self._place(tree, section, module)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Materialise the module's files and load it. Raises a FetchError or ImportError."""
+        self._tree.activate(self._section.build)
+        try:
+            self._tree.fill_native(self._section, self._module.file)
+        except OSError as error:
+            raise ImportError(
+                f"{self._section.pin}: {self.path} cannot be written: {error.strerror or error}",
+                name=self.name,
+                path=self.path,
+            ) from error
+        return super().create_module(spec)
+
+
+def _bytecode_fits(magic: str) -> bool:
+    import sys
+
+    return magic == _MAGIC and not sys.flags.optimize
+
+
+_LOADERS: dict[str, Any] = {
+    "p": ShelfSourceLoader,
+    "m": ShelfSourceLoader,
+    "e": ShelfExtensionLoader,
+    "f": ShelfExtensionLoader,
+    "b": ShelfBytecodeLoader,
+    "q": ShelfBytecodeLoader,
+}
+
+
+def make_spec(name: str, tree: SiteTree, section: Section, module: Module) -> ModuleSpec:
+    """Return the spec that pip-installed code would have, with our loader."""
+    path = tree.prefix + section.paths[module.file]
+    is_package = module.kind in "pfq"
+    loader = _LOADERS[module.kind](name, path, tree, section, module)
+    spec = ModuleSpec(name, loader, origin=path, is_package=is_package)
+    spec.has_location = True
+    if is_package:
+        spec.submodule_search_locations = [path.rpartition("/")[0]]
+    return spec

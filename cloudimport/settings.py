@@ -1,0 +1,139 @@
+"""Settings: by argument, then environment, then defaults. The only reader of the environment.
+
+Import budget: ``os``, ``sys``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from cloudimport.errors import ConfigurationError
+
+LOCK_NAME = "cloudimport.lock"
+REQUIREMENTS_NAME = "requirements.txt"
+#: Set for child interpreters by the parent; see cloudimport.site.children.
+CHILD = "CLOUDIMPORT_CHILD"
+
+#: Defaults in bytes. Lambda's /tmp has 512 MiB unless asked for more, and native files need most of it.
+_CACHE_BYTES = 4 << 30
+_CACHE_BYTES_LAMBDA = 128 << 20
+_MEMORY_BYTES = 32 << 20
+#: Default number of seconds within which a fetch, with all its retries, ends in success or an error.
+_DEADLINE = 60.0
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+class Settings(NamedTuple):
+    """What ``install`` goes by. Sizes in bytes, ``deadline`` in seconds; paths are absolute or ""."""
+
+    shelf: str
+    requirements: str
+    lock: str
+    cache: str
+    cache_bytes: int
+    memory_bytes: int
+    deadline: float
+    environ: Mapping[str, str]
+
+
+def resolve(
+    requirements: str | None = None,
+    shelf: str | None = None,
+    lock: str | None = None,
+    cache: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Return the settings; an argument wins over the environment, that over what is found.
+
+    ``shelf`` is "" when neither says one: the lock may, else it is the default folder.
+    Raises ConfigurationError when there are neither requirements nor a lock.
+    """
+    environ = dict(os.environ) if environ is None else environ
+    lock_path = lock or environ.get("CLOUDIMPORT_LOCK") or ""
+    requirements_path = requirements or environ.get("CLOUDIMPORT_REQUIREMENTS") or ""
+    if not lock_path and not requirements_path:
+        lock_path, requirements_path = _found(environ)
+    return Settings(
+        shelf or environ.get("CLOUDIMPORT_SHELF") or "",
+        requirements_path and os.path.abspath(requirements_path),
+        lock_path and os.path.abspath(lock_path),
+        os.path.abspath(cache or environ.get("CLOUDIMPORT_CACHE") or default_cache(environ)),
+        _size(environ, "CLOUDIMPORT_CACHE_SIZE", _CACHE_BYTES_LAMBDA if in_lambda(environ) else _CACHE_BYTES),
+        _size(environ, "CLOUDIMPORT_MEMORY_SIZE", _MEMORY_BYTES),
+        _seconds(environ, "CLOUDIMPORT_DEADLINE", _DEADLINE),
+        environ,
+    )
+
+
+def in_lambda(environ: Mapping[str, str]) -> bool:
+    """Whether this is AWS Lambda (its documented reserved environment variables)."""
+    return "AWS_LAMBDA_FUNCTION_NAME" in environ
+
+
+def default_shelf(environ: Mapping[str, str]) -> str:
+    """Return the shelf in the user's data folder (XDG Base Directory)."""
+    return os.path.join(_home_folder(environ, "XDG_DATA_HOME", ".local/share"), "cloudimport", "shelf")
+
+
+def default_cache(environ: Mapping[str, str]) -> str:
+    """Return the cache in the user's cache folder (XDG), in Lambda below /tmp."""
+    if in_lambda(environ):
+        return "/tmp/cloudimport"  # noqa: S108: a Lambda sandbox has one user, and no other place to write
+    return os.path.join(_home_folder(environ, "XDG_CACHE_HOME", ".cache"), "cloudimport")
+
+
+def _home_folder(environ: Mapping[str, str], variable: str, below: str) -> str:
+    folder = environ.get(variable, "")
+    if os.path.isabs(folder):
+        return folder
+    home = environ.get("HOME") or os.path.expanduser("~")
+    if not os.path.isabs(home):
+        raise ConfigurationError(f"there is no home folder: set HOME, {variable}, or CLOUDIMPORT_SHELF and CLOUDIMPORT_CACHE")
+    return os.path.join(home, below)
+
+
+def handler_folder(environ: Mapping[str, str]) -> str:
+    """Return the folder of the handler: Lambda's task root, else that of ``__main__``, else the current one."""
+    task_root = environ.get("LAMBDA_TASK_ROOT")
+    if task_root:
+        return task_root
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    return os.path.dirname(os.path.abspath(main)) if main else os.getcwd()
+
+
+def _found(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the (lock, requirements) next to the handler; a lock comes with the requirements beside it."""
+    folder = handler_folder(environ)
+    paths = [os.path.join(folder, name) for name in (LOCK_NAME, REQUIREMENTS_NAME)]
+    lock, requirements = (path if os.path.isfile(path) else "" for path in paths)
+    if not lock and not requirements:
+        raise ConfigurationError(
+            f"neither {LOCK_NAME} nor {REQUIREMENTS_NAME} is in {folder}: "
+            "pass install('requirements.txt') or set CLOUDIMPORT_REQUIREMENTS or CLOUDIMPORT_LOCK"
+        )
+    return lock, requirements
+
+
+def _size(environ: Mapping[str, str], variable: str, default: int) -> int:
+    text = environ.get(variable, "").strip().lower()
+    if not text:
+        return default
+    number, unit = (text[:-1], text[-1]) if text[-1] in _UNITS else (text, "")
+    try:
+        return int(number) * _UNITS[unit]
+    except ValueError:
+        raise ConfigurationError(f"{variable}={text!r} is not a size: write bytes, or 512M, or 2G") from None
+
+
+def _seconds(environ: Mapping[str, str], variable: str, default: float) -> float:
+    text = environ.get(variable, "").strip()
+    try:
+        seconds = float(text or default)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 86400:
+        raise ConfigurationError(f"{variable}={text!r} is not a number of seconds")
+    return seconds

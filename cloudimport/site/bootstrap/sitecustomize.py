@@ -1,0 +1,53 @@
+"""Runs at the start of a child interpreter: installs the parent's environment, then the next sitecustomize.
+
+This folder stands on PYTHONPATH of children only (see cloudimport/site/children.py). It takes
+itself off ``sys.path`` again, so that the child's path is what it would be without us.
+"""
+
+import os
+import sys
+
+
+def _install():
+    import json
+
+    setting = os.environ.get("CLOUDIMPORT_CHILD")
+    if not setting:
+        return
+    record = json.loads(setting)
+    if list(sys.version_info[:2]) != record["python"]:
+        return
+    if "cloudimport" not in sys.modules:
+        _load_runtime(record["runtime"])
+    from cloudimport.bootstrap import install_child
+
+    install_child(record)
+
+
+def _load_runtime(folder):
+    """Load the package from where the parent has it, which need not be on this interpreter's path."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    init = os.path.join(folder, "__init__.py")
+    spec = spec_from_file_location("cloudimport", init, submodule_search_locations=[folder])
+    module = sys.modules["cloudimport"] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+def _next_sitecustomize():
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]
+    ours = sys.modules.pop("sitecustomize", None)
+    try:
+        import sitecustomize  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "sitecustomize":
+            raise
+        if ours is not None:
+            sys.modules["sitecustomize"] = ours
+
+
+try:
+    _next_sitecustomize()
+finally:
+    _install()

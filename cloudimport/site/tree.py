@@ -1,0 +1,258 @@
+"""The site tree: a folder where an environment's files have their paths, like site-packages.
+
+A file is either absent or whole: it is written beside its place, its digest checked, and
+renamed. A modification time made from its identity marks it as ours and unchanged, so that
+any process can tell by one ``stat``. Nothing ever stands there as zeros.
+
+Import budget: ``os``, ``errno``, ``threading``. The functions of ``os`` are taken at import time,
+before ``cloudimport.site.patches`` replaces them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+from collections.abc import Callable
+from os import close as _close
+from os import lstat as _lstat
+from os import open as _open
+from os import rename as _rename
+from os import unlink as _unlink
+from os import utime as _utime
+
+from cloudimport.errors import CorruptError
+from cloudimport.events import Counters
+from cloudimport.fetch.engine import Fetcher
+from cloudimport.format.index import EnvironmentIndex, Section
+from cloudimport.format.records import sha256
+
+_PLACEHOLDER = b"#!python"
+#: The kernel reads at most this many bytes of a ``#!`` line (execve(2), since Linux 5.1: 255).
+_SHEBANG_BYTES = 127
+
+
+class SiteTree:
+    """Fills the tree of one environment. Thread-safe; several processes may share the folder."""
+
+    def __init__(self, folder: str, index: EnvironmentIndex, fetcher: Fetcher, counters: Counters) -> None:
+        self.root = folder + "/site"
+        self.prefix = self.root + "/"
+        self._state = folder + "/state"
+        self.index = index
+        self._fetcher = fetcher
+        self._counters = counters
+        self._good: set[str] = set()
+        self._listed: set[str] = set()
+        self._active: set[int] = set()
+        #: Paths that this process was seen to change: their bytes are on disk, not in the index.
+        self.modified: set[str] = set()
+
+    def create(self) -> None:
+        """Make the root and the top-level folders. Raises OSError."""
+        marker = f"{self._state}/created"
+        if os.path.exists(marker):
+            return
+        for folder in (self.root, self._state):
+            os.makedirs(folder, 0o700, exist_ok=True)
+        for name in self.index.folders:
+            _mkdir(self.prefix + name)
+        _touch(marker)
+
+    def activate(self, build: int) -> None:
+        """Prepare for the first import from a build: start its blocks, make its folders, fill eager files.
+
+        Raises a FetchError if an eager file cannot be had; it can be tried again.
+        """
+        if build in self._active:
+            return
+        section = self.index.section(build)
+        self._fetcher.prefetch(self.index.prefetch(build))
+        marker = f"{self._state}/{section.pin.name}"
+        if not os.path.exists(marker):
+            for folder in section.folders():
+                _mkdir(self.prefix + folder)
+            _touch(marker)
+        for file in section.eager:
+            self._fill_quietly(section, file)
+        self._active.add(build)
+
+    def _fill_quietly(self, section: Section, file: int) -> None:
+        """Fill an eager file; a tree that cannot be written is no reason to fail an import."""
+        try:
+            self.fill(section, file)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT):
+                raise
+
+    def read(self, section: Section, file: int) -> bytes:
+        """Return a file's bytes from the blocks, without materialising it. Raises a FetchError."""
+        pieces = section.pieces(section.extents[file])
+        return b"".join(self._fetcher.load(ref)[at : at + length] for ref, at, length in pieces)
+
+    def code(self, section: Section, extents: tuple[int, ...]) -> bytes | memoryview:
+        """Return the marshalled code object at ``extents``. Raises a FetchError."""
+        pieces = section.pieces(extents)
+        parts = [memoryview(self._fetcher.load(ref))[at : at + length] for ref, at, length in pieces]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def fill(self, section: Section, file: int) -> str:
+        """Make a file be there, whole; returns its path. Raises a FetchError or OSError."""
+        path = self.prefix + section.paths[file]
+        if path not in self._good:
+            if not self._is_whole(section, file, path):
+                self._write(section, file, path)
+            self._good.add(path)
+        return path
+
+    def fill_native(self, section: Section, file: int) -> str:
+        """Make a native file and those that it needs be there; returns its path. Raises as ``fill``."""
+        for build, other in section.closure(file):
+            self.fill(self.index.section(build), other)
+        return self.fill(section, file)
+
+    def _is_whole(self, section: Section, file: int, path: str) -> bool:
+        try:
+            found = _lstat(path)
+        except OSError:
+            return False
+        if found.st_mtime_ns != section.stamp(file) or found.st_uid != os.geteuid():
+            return False
+        return section.kinds[file] == "x" or found.st_size == section.sizes[file]
+
+    def _write(self, section: Section, file: int, path: str) -> None:
+        data = self._checked(section, file)
+        if section.kinds[file] == "x":
+            data = with_interpreter(data, sys.executable)
+        mode = 0o755 if file in section.executable else 0o644
+        try:
+            self._place(path, data, mode, section.stamp(file))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._fetcher.free(len(data)):
+                raise
+            self._place(path, data, mode, section.stamp(file))
+        self._counters.add("files_written")
+        self._counters.add("bytes_written", len(data))
+        if section.kinds[file] == "n":
+            for ref, _, _ in section.pieces(section.extents[file]):
+                if ref.exclusive:  # its bytes are in the tree now, and need not be kept twice
+                    self._fetcher.drop(ref)
+
+    def _checked(self, section: Section, file: int) -> bytes:
+        """Return a file's bytes; a native file is checked as a whole too, before it runs."""
+        data = self.read(section, file)
+        expected = section.digest(file)
+        if len(data) == section.sizes[file] and expected in ("", sha256(data)):
+            return data
+        pin, path = str(section.pin), section.paths[file]
+        raise CorruptError(
+            f"{pin}: {path} has the wrong bytes: expected sha256 {expected}, got {sha256(data)}: publish it again",
+            key=path,
+            package=pin,
+            expected=expected,
+            actual=sha256(data),
+        )
+
+    def _place(self, path: str, data: bytes, mode: int, mtime_ns: int) -> None:
+        """Write a file under a temporary name and rename it into its place. Raises OSError."""
+        temporary = f"{self._state}/{os.getpid()}.{threading.get_ident():x}.tmp"
+        fd = _open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(fd, view) :]
+                os.fchmod(fd, mode)
+            finally:
+                _close(fd)
+            _utime(temporary, ns=(mtime_ns, mtime_ns))
+            try:
+                _rename(temporary, path)
+            except FileNotFoundError:
+                _makedirs(path.rpartition("/")[0])
+                _rename(temporary, path)
+        except BaseException:
+            _unlink(temporary)
+            raise
+
+    # What Python code asks for by path. ``relative`` is normalised and below the root.
+
+    def ensure(self, relative: str) -> None:
+        """Make the file or folder at ``relative`` be there, if the environment has one. Raises as ``fill``."""
+        if self.prefix + relative in self._good:
+            return
+        found = self.index.find_file(relative)
+        if found is not None:
+            if found[0].kinds[found[1]] == "n":
+                self.fill_native(*found)
+            else:
+                self.fill(*found)
+        elif relative not in self._listed and self.index.find_folder(relative):
+            _makedirs(self.prefix + relative)
+
+    def ensure_folder(self, relative: str) -> None:
+        """Make a folder, its subfolders and its data files be there. Raises as ``fill``."""
+        if relative in self._listed:
+            return
+        sections = self.index.find_folder(relative) if relative else []
+        for section in sections:
+            files, folders = section.folder(relative) or ([], [])
+            for name in folders:
+                _makedirs(f"{self.prefix}{relative}/{name}")
+            for name in files:
+                file = section.index[f"{relative}/{name}"]
+                if section.kinds[file] not in "snb":
+                    self.fill(section, file)
+        self._listed.add(relative)
+
+    def pending(self, relative: str, present: Callable[[str], bool]) -> list[str]:
+        """Return names of files in a folder that are not there yet (sources and native files)."""
+        names: list[str] = []
+        if not relative:
+            names = list(self.index.files)
+        for section in self.index.find_folder(relative) if relative else []:
+            names += (section.folder(relative) or ([], []))[0]
+        return [name for name in names if not present(name)]
+
+
+    def modules_in(self, relative: str) -> list[tuple[str, bool]]:
+        """Return (name, is package) for each module of the environment in a folder."""
+        builds = self.index.folders.get(relative.partition("/")[0], ()) if relative else range(len(self.index.builds))
+        return [found for build in builds for found in self.index.section(build).modules_in(relative)]
+
+
+def _mkdir(path: str) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        pass
+
+
+def _makedirs(path: str) -> None:
+    try:
+        _mkdir(path)
+    except FileNotFoundError:
+        _makedirs(path.rpartition("/")[0])
+        _mkdir(path)
+
+
+def _touch(path: str) -> None:
+    try:
+        _close(_open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    except OSError:
+        pass
+
+
+def with_interpreter(script: bytes, executable: str) -> bytes:
+    """Return a script whose placeholder first line names the interpreter, as pip writes it.
+
+    A path that is too long for the kernel or has spaces goes through ``/bin/sh`` (as in distlib).
+    """
+    line, newline, rest = script.partition(b"\n")
+    if not line.startswith(_PLACEHOLDER):
+        return script
+    interpreter = os.fsencode(executable)
+    if len(interpreter) + 3 <= _SHEBANG_BYTES and b" " not in interpreter:
+        return b"#!" + interpreter + newline + rest
+    return b"#!/bin/sh\n'''exec' \"" + interpreter + b'" "$0" "$@"\n' + b"' '''" + newline + rest

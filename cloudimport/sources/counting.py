@@ -1,0 +1,42 @@
+"""Counting requests and bytes, as a source.
+
+Import budget: ``threading`` (any program with a thread has it).
+"""
+
+from __future__ import annotations
+
+import threading
+
+from cloudimport.sources.base import Source
+
+
+class Counting:
+    """Counts what goes through it: wrap the innermost source, so that every retry counts.
+
+    ``requests``: reads begun, failed ones too. ``bytes``: bytes returned.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.url = source.url
+        self.requests = 0
+        self.bytes = 0
+        self._source = source
+        self._lock = threading.Lock()
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Return what the inner source returns; see ``Source.read``."""
+        with self._lock:
+            self.requests += 1
+        data = self._source.read(key, start, length)
+        with self._lock:
+            self.bytes += len(data)
+        return data
+
+    def close(self) -> None:
+        """Close the inner source. The counters stay."""
+        self._source.close()
+
+    def forget(self) -> None:
+        """Forget in the inner source; the counters go on from the parent's."""
+        self._lock = threading.Lock()
+        self._source.forget()

@@ -1,0 +1,50 @@
+"""A shelf in fsspec's ``memory://``, whose content lives in this process.
+
+The one source that imports fsspec here, since another process would see an empty store: for
+tests and notebooks. Import budget: nothing; fsspec with the first read.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from cloudimport.errors import AbsentError, ConfigurationError
+from cloudimport.sources.reading import is_empty, join, too_short
+
+
+class MemorySource:
+    """Reads objects below a ``memory://`` URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._system: Any = None
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Return bytes of the object ``key``; see ``Source.read``."""
+        if is_empty(start, length):
+            return b""
+        try:
+            data = bytes(self._open().cat_file(join(self.url, key)))
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise AbsentError(f"{join(self.url, key)}: there is no such object", key=key) from error
+        end = len(data) if length is None else start + length
+        if start > len(data) or end > len(data):
+            raise too_short(join(self.url, key), key, start, length, len(data))
+        return data[start:end]
+
+    def _open(self) -> Any:
+        if self._system is None:
+            try:
+                fsspec = importlib.import_module("fsspec")
+            except ImportError as error:
+                text = f"{self.url}: reading it needs fsspec: pip install fsspec"
+                raise ConfigurationError(text) from error
+            self._system = fsspec.filesystem("memory")
+        return self._system
+
+    def close(self) -> None:
+        """Do nothing: there is no connection."""
+
+    def forget(self) -> None:
+        """Do nothing: a forked child has its own copy."""

@@ -1,0 +1,79 @@
+"""Trying again, as a source.
+
+Import budget: ``time``; ``random`` on the first failure.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from cloudimport.errors import UnreachableError
+from cloudimport.sources.base import Source
+
+#: First and longest pause in seconds, before jitter: S3 asks for exponential backoff
+#: (https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html).
+_BASE = 0.1
+_CAP = 5.0
+
+
+def _random() -> float:
+    import random
+
+    return random.random()
+
+
+class Retrying:
+    """Repeats reads that end in a retryable ``UnreachableError``.
+
+    At most ``attempts`` reads, and none begins later than ``deadline`` seconds after the first;
+    between them exponential backoff with full jitter. ``CorruptError`` is not its business: who
+    checks the bytes knows how to ask for them again.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        attempts: int = 5,
+        deadline: float = 60.0,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = _random,
+    ) -> None:
+        self.url = source.url
+        self._source = source
+        self._attempts = max(1, attempts)
+        self._deadline = deadline
+        self._sleep, self._clock, self._random = sleep, clock, random
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Return what the inner source returns; see ``Source.read``."""
+        began = self._clock()
+        attempt = 1
+        while True:
+            try:
+                return self._source.read(key, start, length)
+            except UnreachableError as error:
+                if not error.retryable:
+                    raise
+                pause = self._random() * min(_CAP, _BASE * 2 ** (attempt - 1))
+                spent = self._clock() - began
+                if attempt >= self._attempts or spent + pause >= self._deadline:
+                    raise _given_up(error, attempt, spent) from error
+            self._sleep(pause)
+            attempt += 1
+
+    def close(self) -> None:
+        """Close the inner source."""
+        self._source.close()
+
+    def forget(self) -> None:
+        """Forget in the inner source."""
+        self._source.forget()
+
+
+def _given_up(error: UnreachableError, attempts: int, seconds: float) -> UnreachableError:
+    times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+    text = f"{error} (gave up after {times} in {seconds:.1f} s)"
+    return UnreachableError(text, key=error.key, package=error.package)

@@ -1,0 +1,234 @@
+"""Builds on a shelf: committing them in the format's order, reading them back, checking them.
+
+Reading goes through the sources and the decoder that users have (docs/format.md, section 11).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+from collections.abc import Iterator
+from pathlib import Path
+
+from backports import zstd
+
+from cloudimport.errors import AbsentError, CloudImportError, CorruptError, FormatError
+from cloudimport.format import codec, keys
+from cloudimport.format.records import (
+    BuildPointer,
+    Content,
+    Extents,
+    Layout,
+    Ref,
+    canonical,
+    sha256,
+)
+from cloudimport.ids import Pin, Target
+from cloudimport.sources.base import Source
+from shelf_tools.indexing import Built
+from shelf_tools.install import code_file
+from shelf_tools.pack import Packed
+from shelf_tools.store import Store
+
+#: zstd level of records: they are small and written once.
+_LEVEL = 19
+
+
+class ConflictError(CloudImportError):
+    """The shelf has other content for the same build: the same wheel never gives that."""
+
+
+def read_record(source: Source, key: str, ref: Ref) -> bytes:
+    """Return the plain bytes of a record object. Raises a FetchError; CorruptError if they are damaged."""
+    stored = source.read(key)
+    try:
+        data = codec.decompress(stored, ref.size)
+        actual = sha256(data)
+    except FormatError as error:
+        data, actual = b"", str(error)
+    if actual != ref.digest:
+        raise CorruptError(
+            f"{source.url}/{key} is damaged: expected sha256 {ref.digest}, got {actual}",
+            key=key,
+            package=keys.package_of(key),
+            expected=ref.digest,
+            actual=actual,
+        )
+    return data
+
+
+def write_record(store: Store, key: str, data: bytes) -> Ref:
+    """Write a record object under ``key`` + its digest; return the reference."""
+    stored = zstd.compress(data, level=_LEVEL)
+    digest = sha256(data)
+    store.put(key + digest, stored)
+    return Ref(digest, len(stored), len(data))
+
+
+def read_build(source: Source, pin: Pin, target: str) -> Built | None:
+    """Return a published build, or None if there is none. Raises a FetchError or FormatError."""
+    prefix = keys.build_prefix(pin.name, pin.version, target)
+    key = keys.build_pointer(pin.name, pin.version, target)
+    try:
+        pointer = BuildPointer.decode(source.read(key), f"{source.url}/{key}")
+    except AbsentError:
+        return None
+    content_key, layout_key = (f"{prefix}content-{pointer.content.digest}", f"{prefix}layout-{pointer.layout.digest}")
+    content = Content.decode(read_record(source, content_key, pointer.content), content_key)
+    layout = Layout.decode(read_record(source, layout_key, pointer.layout), layout_key)
+    for record in (pointer, content, layout):
+        if (record.name, record.version, record.target) != (pin.name, pin.version, target):
+            raise FormatError(f"{source.url}/{key}: it is of {record.name}=={record.version} for {record.target}")
+    if layout.content != pointer.content.digest or len(layout.files) != len(content.files):
+        raise FormatError(f"{source.url}/{layout_key} is not a layout of content {pointer.content.digest}")
+    return Built(content, pointer.content.digest, layout, pointer.layout.digest)
+
+
+def commit(store: Store, source: Source, content: Content, packed: Packed, provenance: dict[str, object]) -> Built:
+    """Write a build: packs, layout, content, provenance, read back, and last its pointer.
+
+    If another publisher was first, its build is returned. Raises ConflictError if that has other
+    content, and a FetchError.
+    """
+    pin = Pin(content.name, content.version)
+    prefix = keys.build_prefix(content.name, content.version, content.target)
+    for pack, path in zip(packed.layout.packs, packed.packs, strict=True):
+        store.put(f"{prefix}pack-{pack.digest}", path)
+    layout_data, content_data = packed.layout.encode(), content.encode()
+    layout = write_record(store, f"{prefix}layout-", layout_data)
+    wanted = write_record(store, f"{prefix}content-", content_data)
+    whence = write_record(store, f"{prefix}provenance-", canonical(provenance))
+    built = Built(content, wanted.digest, packed.layout, layout.digest)
+    read_record(source, f"{prefix}layout-{layout.digest}", layout)
+    read_record(source, f"{prefix}content-{wanted.digest}", wanted)
+    _check_packs(source, built)
+    pointer = BuildPointer(content.name, content.version, content.target, wanted, layout, whence)
+    if store.create(keys.build_pointer(content.name, content.version, content.target), pointer.encode()):
+        return built
+    found = read_build(source, pin, content.target)
+    if found is None or found.content_digest != wanted.digest:
+        other = found.content_digest if found else "nothing"
+        raise ConflictError(
+            f"{pin} for {content.target} is on the shelf with content {other}, and this build has content "
+            f"{wanted.digest}: the wheels differ; publish the same file, or remove the build on the shelf"
+        )
+    return found
+
+
+def _check_packs(source: Source, built: Built) -> None:
+    """Read back what was uploaded, whole, as readers will. Raises CorruptError."""
+    for problem in pack_problems(source, built):
+        raise CorruptError(problem, package=f"{built.content.name}=={built.content.version}")
+
+
+def pack_problems(source: Source, built: Built) -> Iterator[str]:
+    """Yield a line for each pack of a build that cannot be read or has other bytes."""
+    name = built.content.name
+    for pack in built.layout.packs:
+        key = keys.build_prefix(name, pack.version, pack.target) + f"pack-{pack.digest}"
+        try:
+            actual = sha256(source.read(key))
+        except CloudImportError as error:
+            yield str(error)
+            continue
+        if actual != pack.digest:
+            yield f"{name}=={pack.version}: {key} is damaged: expected sha256 {pack.digest}, got {actual}"
+
+
+class Blocks:
+    """Reads the blocks of one build, each checked; keeps the last few."""
+
+    def __init__(self, source: Source, built: Built) -> None:
+        self._source, self._built = source, built
+        self._recent: dict[int, bytes] = {}
+
+    def plain(self, extents: Extents) -> bytes:
+        """Return the bytes at ``extents``. Raises a FetchError."""
+        return b"".join(
+            self._block(extents[at])[extents[at + 1] : extents[at + 1] + extents[at + 2]]
+            for at in range(0, len(extents), 3)
+        )
+
+    def _block(self, number: int) -> bytes:
+        if number not in self._recent:
+            block = self._built.layout.blocks[number]
+            pack = self._built.layout.packs[block.pack]
+            key = keys.build_prefix(self._built.content.name, pack.version, pack.target) + f"pack-{pack.digest}"
+            stored = self._source.read(key, block.offset, block.length)
+            actual = sha256(stored)
+            if actual != block.digest:
+                raise CorruptError(
+                    f"{keys.package_of(key)}: block {number} of {key} is damaged: expected sha256 "
+                    f"{block.digest}, got {actual}",
+                    key=key,
+                    package=keys.package_of(key),
+                    expected=block.digest,
+                    actual=actual,
+                )
+            while len(self._recent) >= 64:
+                self._recent.pop(next(iter(self._recent)))
+            self._recent[number] = codec.decode(block.codec, stored, block.size)
+        return self._recent[number]
+
+
+def restore(source: Source, built: Built, into: Path) -> tuple[Path, Path | None]:
+    """Write a published build's tree and bytecode below ``into``, as the installer left them.
+
+    Returns (tree, code); code is None if the build has no bytecode. Raises a FetchError or OSError.
+    """
+    tree, code = into / "tree", into / "code"
+    blocks = Blocks(source, built)
+    for file, extents in zip(built.content.files, built.layout.files, strict=True):
+        path = tree / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(blocks.plain(extents))
+        path.chmod(0o755 if file.executable else 0o644)
+    for source_path, extents in built.layout.code.items():
+        path = code_file(code, source_path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(blocks.plain(extents))
+    return tree, code if built.layout.code else None
+
+
+def verify_build(source: Source, pin: Pin, target: str) -> list[str]:
+    """Return a line for each thing that is wrong with a published build; none if it is sound."""
+    try:
+        built = read_build(source, pin, target)
+    except CloudImportError as error:
+        return [str(error)]
+    if built is None:
+        return [f"{pin} is not published for {target}"]
+    problems = list(pack_problems(source, built))
+    return problems or list(_file_problems(source, built))
+
+
+def _file_problems(source: Source, built: Built) -> Iterator[str]:
+    blocks = Blocks(source, built)
+    pin = f"{built.content.name}=={built.content.version}"
+    for file, extents in zip(built.content.files, built.layout.files, strict=True):
+        try:
+            data = blocks.plain(extents)
+        except CloudImportError as error:
+            yield str(error)
+            return
+        if len(data) != file.size or hashlib.sha256(data).hexdigest() != file.digest:
+            yield f"{pin}: {file.path} has the wrong bytes: expected sha256 {file.digest}, got {sha256(data)}"
+    for path, extents in built.layout.code.items():
+        if not blocks.plain(extents).startswith(_CODE_MARKS):
+            yield f"{pin}: the bytecode of {path} is no code object"
+
+
+#: A marshalled code object begins with its type code, with or without the reference flag.
+_CODE_MARKS = (marshal.dumps((lambda: None).__code__)[:1], b"c", b"\xe3")
+
+
+def published(store: Store) -> list[tuple[Pin, Target]]:
+    """Return every build on the shelf, sorted."""
+    found = []
+    for key in store.list("packages/"):
+        parts = key.split("/")
+        if len(parts) == 5 and parts[4] == "build.json":
+            pin = Pin.parse(keys.package_of(key))
+            found.append((pin, Target.parse(parts[3])))
+    return sorted(found)
+

@@ -1,0 +1,159 @@
+"""Whether a list of pins is complete: dependencies from installed METADATA, checked with ``packaging``.
+
+PEP 508 (requirements, markers, extras), PEP 440 (ranges). Nothing is resolved: the list is what
+somebody locked, and here it is found out what it lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from packaging.requirements import InvalidRequirement
+from packaging.requirements import Requirement as Dependency
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+
+from cloudimport.errors import ConfigurationError
+from cloudimport.format.requirements import Requirement
+from cloudimport.ids import Pin, Target
+from shelf_tools.pins import holds, python_full_version
+
+
+class Metadata(Protocol):
+    """What is looked at of a build; ``Content`` has it."""
+
+    @property
+    def requires(self) -> tuple[str, ...]: ...
+    @property
+    def requires_python(self) -> str: ...
+    @property
+    def extras(self) -> tuple[str, ...]: ...
+
+
+class Missing(NamedTuple):
+    """One requirement that the list does not meet.
+
+    ``requirement`` is as it should be met (``urllib3 (>=1.26,<3)`` or ``Python >=3.13``);
+    ``needed_by`` the pin with the extra that asks for it; ``installed`` the version that the list
+    (or the target, for Python) has instead, or None.
+    """
+
+    requirement: str
+    needed_by: str
+    installed: str | None
+
+
+class Report(NamedTuple):
+    """What is missing, and ``notes`` on what could not be checked, one line each."""
+
+    missing: list[Missing]
+    notes: list[str]
+
+
+def missing(
+    contents: Mapping[Pin, Metadata], requirements: Iterable[Requirement], target: Target
+) -> list[Missing]:
+    """Return what ``check`` finds missing."""
+    return check(contents, requirements, target).missing
+
+
+def check(contents: Mapping[Pin, Metadata], requirements: Iterable[Requirement], target: Target) -> Report:
+    """Return which dependencies of the contents the requirements do not meet on ``target``.
+
+    ``requirements`` are those that hold for the target (``pins.for_target``). Extras count when a
+    requirement line or another package's dependency asks for them, transitively. A pin without
+    content counts as there, with unknown dependencies. Malformed metadata never raises.
+    """
+    listed = tuple(requirements)
+    checker = _Checker({r.pin.name: r.pin for r in listed}, contents, target)
+    for requirement in listed:
+        checker.python(requirement.pin)
+        checker.ask(requirement.pin, ("", *requirement.extras))
+    checker.run()
+    return Report(list(dict.fromkeys(checker.missing)), list(dict.fromkeys(checker.notes)))
+
+
+def explain(missing: Sequence[Missing]) -> str:
+    """Return one line for a person for each, in the order in which they were found."""
+    return "\n".join(map(_explained, missing))
+
+
+def _explained(one: Missing) -> str:
+    if one.requirement.startswith("Python "):
+        return f"{one.needed_by} needs {one.requirement}, the target has {one.installed}"
+    needed = f"{one.requirement} is needed by {one.needed_by}"
+    if one.installed is None:
+        return f"{needed} and is not in the list"
+    name = one.requirement.partition(" ")[0].partition("[")[0]
+    return f"{needed}; the list pins {name}=={one.installed}, which does not fit"
+
+
+class _Checker:
+    """Follows (pin, extra) from the list through the contents, each once."""
+
+    def __init__(self, pins: dict[str, Pin], contents: Mapping[Pin, Metadata], target: Target) -> None:
+        self.missing: list[Missing] = []
+        self.notes: list[str] = []
+        self._pins = pins
+        self._contents = contents
+        self._target = target
+        self._queue: list[tuple[Pin, str]] = []
+        self._seen: set[tuple[Pin, str]] = set()
+
+    def ask(self, pin: Pin, extras: Iterable[str]) -> None:
+        """Queue a pin's dependencies, of itself ("") and of extras."""
+        known = {canonicalize_name(extra) for extra in getattr(self._contents.get(pin), "extras", ())}
+        for extra in extras:
+            if (pin, extra) in self._seen:
+                continue
+            self._seen.add((pin, extra))
+            self._queue.append((pin, extra))
+            if extra and pin in self._contents and extra not in known:
+                self.notes.append(f"{pin} has no extra {extra!r}")
+
+    def run(self) -> None:
+        """Follow the queue to its end."""
+        for pin, extra in self._queue:
+            content = self._contents.get(pin)
+            for line in content.requires if content else ():
+                self._dependency(line, pin, extra)
+
+    def python(self, pin: Pin) -> None:
+        """Check Requires-Python: it fits if the target's first or its newest patch release does."""
+        content = self._contents.get(pin)
+        if content is None or not content.requires_python:
+            return
+        first = f"{self._target.python[0]}.{self._target.python[1]}"
+        try:
+            wanted = SpecifierSet(content.requires_python)
+        except InvalidSpecifier:
+            self.notes.append(f"{pin}: Requires-Python {content.requires_python!r} cannot be read")
+            return
+        versions = (f"{first}.0", python_full_version(self._target))
+        if not any(wanted.contains(version, prereleases=True) for version in versions):
+            self.missing.append(Missing(f"Python {content.requires_python}", str(pin), first))
+
+    def _dependency(self, line: str, pin: Pin, extra: str) -> None:
+        try:
+            wanted = Dependency(line)
+            marker = str(wanted.marker or "")
+            if not holds(marker, self._target, extra) or (extra and holds(marker, self._target)):
+                return  # not on this target, or needed without the extra as well
+        except (InvalidRequirement, ConfigurationError) as error:
+            said = str(error).strip().splitlines()[0] if isinstance(error, InvalidRequirement) else str(error)
+            self.notes.append(f"{pin}: its dependency {line!r} is left unchecked: {said}")
+            return
+        found = self._pins.get(canonicalize_name(wanted.name))
+        if found is None or not wanted.specifier.contains(found.version, prereleases=True):
+            by = f"{pin.name}[{extra}]=={pin.version}" if extra else str(pin)
+            self.missing.append(Missing(_shown(wanted), by, found.version if found else None))
+        if found is not None:
+            self.ask(found, sorted({canonicalize_name(name) for name in wanted.extras}))
+
+
+def _shown(wanted: Dependency) -> str:
+    """Return a dependency as it is said to people: ``name[extra] (range)``."""
+    extras = f"[{','.join(sorted(wanted.extras))}]" if wanted.extras else ""
+    ranges = ",".join(sorted(map(str, wanted.specifier), key=lambda s: (s[0] != ">", s)))
+    return f"{canonicalize_name(wanted.name)}{extras}" + (f" ({ranges})" if ranges else "")

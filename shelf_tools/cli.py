@@ -1,0 +1,180 @@
+"""The ``shelf`` command: a thin layer over publish and inspect. The only module that prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import cloudimport
+from cloudimport.errors import CloudImportError
+from cloudimport.ids import Pin, Target, running_targets
+from cloudimport.settings import LOCK_NAME, default_shelf
+from shelf_tools.inspect import Shelf, Shown
+from shelf_tools.publish import Job, publish
+
+_EPILOG = """\
+The shelf is a folder, s3://bucket/prefix (endpoint: AWS_ENDPOINT_URL_S3; credentials: the standard
+sources) or any URL that fsspec knows; without --shelf it is CLOUDIMPORT_SHELF, else a folder in
+your data folder.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's argument parser."""
+    top = argparse.ArgumentParser(
+        prog="shelf",
+        description="Publish PyPI packages to object storage, to be imported from there.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"shelf {cloudimport.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    shelf = argparse.ArgumentParser(add_help=False)
+    shelf.add_argument("--shelf", metavar="URL", help="where the packages lie")
+
+    make = commands.add_parser("publish", parents=[shelf], help="install pinned packages once and publish them")
+    make.add_argument("-r", "--requirements", metavar="FILE", required=True, type=Path, help="pins: name==version, one a line")
+    make.add_argument(
+        "--target",
+        metavar="T",
+        action="append",
+        default=[],
+        help="such as cp312-manylinux_2_28_x86_64 or lambda-python3.12-arm64; repeatable; default: the running interpreter's",
+    )
+    make.add_argument("--lock", metavar="FILE", type=Path, help=f"the lockfile to write; default: {LOCK_NAME} beside the requirements")
+    make.add_argument("--jobs", metavar="N", type=_positive, help="packages at a time; default: the number of processors")
+    make.add_argument("--sandbox", choices=("bubblewrap", "none"), default="bubblewrap", help="none: no isolation, at your own risk")
+
+    commands.add_parser("ls", parents=[shelf], help="list what is published")
+    show = commands.add_parser("show", parents=[shelf], help="show the builds of one package")
+    show.add_argument("pin", metavar="NAME==VERSION")
+    verify = commands.add_parser("verify", parents=[shelf], help="read everything back and check it")
+    verify.add_argument("pins", metavar="NAME==VERSION", nargs="*")
+    return top
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0 done, 1 an error or a problem found, 2 wrong usage."""
+    options = parser().parse_args(arguments)
+    out, err = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
+    environ = dict(os.environ)
+    try:
+        url = options.shelf or environ.get("CLOUDIMPORT_SHELF") or default_shelf(environ)
+        run = {"publish": _publish, "ls": _ls, "show": _show, "verify": _verify}[options.command]
+        return run(options, url, environ, out, err)
+    except CloudImportError as error:
+        for line in str(error).splitlines():
+            err.print(f"shelf: error: {line}", markup=False)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        err.print(f"shelf: error: {where}{error.strerror or error}", markup=False)
+    except KeyboardInterrupt:
+        err.print("shelf: interrupted; nothing half-done is visible, run it again to go on", markup=False)
+        return 130
+    return 1
+
+
+class _Bars:
+    """Progress on standard error: a bar a stage on a terminal, a line a stage elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[last]}"))
+        self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._console = console
+        self._task = self.progress.add_task("", total=0, last="", visible=False)
+
+    def stage(self, name: str, total: int) -> None:
+        self._task = self.progress.add_task(name, total=total, last="")
+        if not self._console.is_terminal:
+            self._console.print(f"{name}: {total} package{'s' if total != 1 else ''}", markup=False)
+
+    def step(self, name: str) -> None:
+        self.progress.update(self._task, advance=1, last=name)
+
+    def note(self, text: str) -> None:
+        self.progress.console.print(f"note: {text}", markup=False)
+
+
+def _publish(options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console) -> int:
+    targets = tuple(dict.fromkeys(map(Target.parse, options.target))) or tuple(running_targets()[:1])
+    if "://" not in url:
+        url = os.path.abspath(url)
+    said = bool(options.shelf or environ.get("CLOUDIMPORT_SHELF"))
+    jobs = {"jobs": options.jobs} if options.jobs else {}
+    job = Job(
+        requirements=options.requirements,
+        shelf=url,
+        targets=targets,
+        lock=options.lock or options.requirements.parent / LOCK_NAME,
+        lock_shelf=url if said else "",
+        environ=environ,
+        sandbox=options.sandbox,
+        **jobs,
+    )
+    bars = _Bars(err)
+    with bars.progress:
+        outcomes = publish(job, bars)
+    for outcome in outcomes:
+        out.print(
+            f"{outcome.target}: {len(outcome.built)} published, {len(outcome.present)} were there; "
+            f"environment {outcome.index.digest[:12]} ({outcome.index.stored} bytes)",
+            markup=False,
+        )
+    out.print(f"shelf {url}; lockfile {job.lock}", markup=False)
+    return 0
+
+
+def _ls(options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console) -> int:
+    for pin, target in Shelf(url, environ).builds():
+        out.print(f"{pin} {target}", markup=False)
+    return 0
+
+
+def _show(options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console) -> int:
+    for shown in Shelf(url, environ).show(Pin.parse(options.pin)):
+        out.print(_card(shown))
+    return 0
+
+
+def _card(shown: Shown) -> Table:
+    card = Table(title=f"{shown.pin}  {shown.target}", show_header=False, title_justify="left")
+    wheel = shown.provenance.get("wheel", {})
+    rows = {
+        "content": shown.content,
+        "wheel": f"{wheel.get('name', '')} sha256 {wheel.get('sha256', '')}",
+        "files": f"{shown.files}, {shown.size} bytes installed, {shown.stored} stored",
+        "modules": f"{shown.modules} with bytecode, {shown.native} native files",
+        "order": f"{shown.order}; the lead has {shown.lead_stored} bytes",
+        "requires": "\n".join(shown.requires),
+    }
+    for name, value in rows.items():
+        card.add_row(name, value)
+    return card
+
+
+def _verify(options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console) -> int:
+    checked, problems = 0, 0
+
+    def count(name: str) -> None:
+        nonlocal checked
+        checked += 1
+
+    for problem in Shelf(url, environ).verify([Pin.parse(text) for text in options.pins], count):
+        problems += 1
+        err.print(f"shelf: {problem}", markup=False)
+    out.print(f"{checked} build{'s' if checked != 1 else ''} checked, {problems} problem{'s' if problems != 1 else ''}", markup=False)
+    return 1 if problems else 0

@@ -1,0 +1,344 @@
+"""Wheels for pins, downloaded by pip, which runs no package code when it may take wheels only.
+
+pip is used as a command, with the caller's environment and so with the user's indexes,
+credentials and certificates. What it downloads is checked again here: name, version, tags, hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+from packaging.version import InvalidVersion, Version
+
+from cloudimport.errors import CloudImportError, ConfigurationError
+from cloudimport.format.requirements import Requirement
+from cloudimport.ids import Pin, Target, normalise_name, normalise_version
+from shelf_tools import process
+from shelf_tools.pins import python_full_version
+
+#: Pins for one pip. Measured, 65 pins, 148 MB, 2 cores: 14.1 s with one pip, 7.3 to 8.6 s with batches
+#: of 33 to 5 and as many pips as there are cores or more, 19.7 s with one pip for each pin (it takes
+#: 0.4 s to start). A small batch shows progress sooner.
+BATCH = 8
+#: Seconds that one pip may take: a batch with a 2 GB wheel on a slow line.
+TIMEOUT = 1800.0
+#: manylinux names from before PEP 600, by glibc version and machine (PEP 513, 571, 599).
+_LEGACY = {
+    ("x86_64", (2, 5)): "manylinux1",
+    ("x86_64", (2, 12)): "manylinux2010",
+    ("x86_64", (2, 17)): "manylinux2014",
+    ("aarch64", (2, 17)): "manylinux2014",
+}
+#: The oldest glibc minor version (of 2) that wheels for a machine were ever made for.
+_OLDEST = {"x86_64": 5, "aarch64": 17}
+#: Settings of pip that would change which file is fetched or where it goes; all others are the user's.
+_NOT_OURS = (
+    "PLATFORM ABI PYTHON_VERSION IMPLEMENTATION NO_BINARY ONLY_BINARY NO_DEPS DEST REQUIREMENT PYTHON "
+    "IGNORE_REQUIRES_PYTHON REQUIRE_VIRTUALENV QUIET VERBOSE LOG PROGRESS_BAR DRY_RUN EDITABLE"
+)
+
+OnDone = Callable[[Pin], None]
+
+
+class Wheel(NamedTuple):
+    """A downloaded wheel: ``size`` in bytes, ``sha256`` hexadecimal."""
+
+    path: Path
+    filename: str
+    sha256: str
+    size: int
+
+
+class WheelError(CloudImportError):
+    """Some pins have no wheel that could be had; ``failures`` are the lines of the text, one a pin."""
+
+    def __init__(self, failures: Sequence[str]) -> None:
+        super().__init__("\n".join(failures))
+        self.failures = tuple(failures)
+
+
+def fetch(
+    requirements: Iterable[Requirement],
+    target: Target,
+    into: Path,
+    *,
+    env: Mapping[str, str],
+    options: Sequence[str] = (),
+    jobs: int | None = None,
+    on_done: OnDone = lambda pin: None,
+    timeout: float = TIMEOUT,
+) -> dict[Pin, Wheel]:
+    """Download a wheel for each requirement into the folder ``into`` and return them by pin.
+
+    ``requirements`` are those that hold for the target, one for each pin (``pins.for_target``);
+    their hashes are enforced. ``env`` is pip's environment; ``options`` are lines for its
+    requirements file that name indexes (``pins.read_options``). ``jobs`` pips run at once (the
+    number of processors, two at least). ``on_done`` is called in this thread. ``timeout`` is in
+    seconds, for each pip. Raises WheelError with one line for each pin that failed.
+    """
+    wanted = tuple(requirements)
+    fetcher = _Fetcher(target, into, _environment(env), tuple(options), timeout)
+    into.mkdir(parents=True, exist_ok=True)
+    wheels: dict[Pin, Wheel] = {}
+    failures: dict[Pin, str] = {}
+    with ThreadPoolExecutor(jobs or max(2, os.cpu_count() or 2), "fetch") as pool:
+        running: set[Future[_Outcome]] = {pool.submit(fetcher.batch, batch) for batch in _batches(wanted)}
+        for finished in as_completed(running):
+            outcome = finished.result()
+            failures.update(outcome.failures)
+            for pin, wheel in outcome.wheels.items():
+                wheels[pin] = wheel
+                on_done(pin)
+    if failures:
+        raise WheelError([f"{r.where}: {r.pin}: {failures[r.pin]}" for r in wanted if r.pin in failures])
+    return {requirement.pin: wheels[requirement.pin] for requirement in wanted}
+
+
+def platforms(target: Target) -> list[str]:
+    """Return the platform tags that ``target`` accepts, best first (PEP 600 and its forerunners)."""
+    out = []
+    for minor in range(target.glibc[1], _OLDEST[target.machine] - 1, -1):
+        out.append(f"manylinux_2_{minor}_{target.machine}")
+        legacy = _LEGACY.get((target.machine, (2, minor)))
+        out += [f"{legacy}_{target.machine}"] if legacy else []
+    return [*out, f"linux_{target.machine}"]
+
+
+def tags(target: Target) -> frozenset[Tag]:
+    """Return the wheel tags that ``target`` accepts (PEP 425)."""
+    where = platforms(target)
+    own = cpython_tags(target.python, [target.interpreter], where)
+    return frozenset([*own, *compatible_tags(target.python, target.interpreter, where)])
+
+
+class _Outcome(NamedTuple):
+    wheels: dict[Pin, Wheel]
+    failures: dict[Pin, str]
+
+
+def _batches(requirements: Sequence[Requirement]) -> list[tuple[Requirement, ...]]:
+    """Return batches for pip, which wants a hash for every line or for none."""
+    hashed = [r for r in requirements if r.hashes]
+    bare = [r for r in requirements if not r.hashes]
+    return [tuple(group[at : at + BATCH]) for group in (hashed, bare) for at in range(0, len(group), BATCH)]
+
+
+def _environment(env: Mapping[str, str]) -> dict[str, str]:
+    dropped = {f"PIP_{name}" for name in _NOT_OURS.split()}
+    kept = {name: value for name, value in env.items() if name not in dropped}
+    return {**kept, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "LC_ALL": "C.UTF-8"}
+
+
+class _Fetcher:
+    """Runs pip for batches; safe to be used by several threads."""
+
+    def __init__(
+        self, target: Target, into: Path, env: dict[str, str], options: tuple[str, ...], timeout: float
+    ) -> None:
+        self._target = target
+        self._tags = tags(target)
+        self._into = into
+        self._env = env
+        self._options = options
+        self._timeout = timeout
+
+    def batch(self, batch: Sequence[Requirement]) -> _Outcome:
+        """Fetch a batch. If pip fails, halve it until what fails is one pin, and say why."""
+        try:
+            with tempfile.TemporaryDirectory(prefix=".fetch-", dir=self._into) as folder:
+                finished = self._pip(batch, Path(folder))
+                if finished.returncode == 0:
+                    return self._take(batch, Path(folder))
+        except process.ProcessTimeout:
+            return _all(batch, f"pip did not finish within {self._timeout:.0f} s")
+        except process.ProcessError as error:
+            return _all(batch, str(error))
+        general = _general(finished)
+        if general:
+            return _all(batch, general)
+        if len(batch) == 1:
+            return _all(batch, explain(batch[0], self._target, finished))
+        middle = len(batch) // 2
+        first, second = self.batch(batch[:middle]), self.batch(batch[middle:])
+        return _Outcome({**first.wheels, **second.wheels}, {**first.failures, **second.failures})
+
+    def _pip(self, batch: Sequence[Requirement], folder: Path) -> process.Finished:
+        lines = [*self._options]
+        for one in batch:
+            lines.append(" ".join([str(one.pin), *(f"--hash={value}" for value in one.hashes)]))
+        listed = folder / "requirements.txt"
+        listed.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        # -I: neither the current folder nor PYTHONPATH can put other code in pip's place.
+        argv = [sys.executable, "-I", "-m", "pip", "download", "--progress-bar=off", "--no-deps"]
+        argv += ["--only-binary=:all:", "--implementation=cp"]
+        argv += [f"--python-version={python_full_version(self._target)}"]
+        argv += [f"--abi={abi}" for abi in (self._target.interpreter, "abi3", "none")]
+        argv += [f"--platform={platform}" for platform in platforms(self._target)]
+        argv += [f"--dest={folder / 'wheels'}", f"--requirement={listed}"]
+        # What pip skips, and why, is what an error has to tell; it says so at this level only.
+        argv += ["-vv"] if len(batch) == 1 else []
+        if batch[0].hashes:
+            argv.append("--require-hashes")
+        return process.run(argv, timeout=self._timeout, env=self._env)
+
+    def _take(self, batch: Sequence[Requirement], folder: Path) -> _Outcome:
+        """Check what pip left and move it to its place."""
+        outcome = _Outcome({}, {})
+        found: dict[Pin, Path] = {}
+        for path in sorted((folder / "wheels").iterdir()):
+            pin = _pin_of(path.name)
+            if pin is not None:
+                found[pin] = path
+        for one in batch:
+            try:
+                outcome.wheels[one.pin] = self._checked(one, found)
+            except ConfigurationError as error:
+                outcome.failures[one.pin] = str(error)
+        return outcome
+
+    def _checked(self, one: Requirement, found: Mapping[Pin, Path]) -> Wheel:
+        """Return the wheel in its place. Raises ConfigurationError with the reason."""
+        path = found.get(one.pin)
+        if path is None:
+            others = ", ".join(sorted(other.name for other in found.values()))
+            raise ConfigurationError(f"no wheel of that name and version was downloaded, but {others}")
+        if not parse_wheel_filename(path.name)[3] & self._tags:
+            raise ConfigurationError(f"{path.name} is not for {self._target}")
+        digests = _digests(path, {"sha256", *(value.partition(":")[0] for value in one.hashes)})
+        if one.hashes and not any(f"{name}:{digest}" in one.hashes for name, digest in digests.items()):
+            raise ConfigurationError(_mismatch(one, path.name, digests["sha256"]))
+        kept = self._into / path.name
+        os.replace(path, kept)
+        return Wheel(kept, path.name, digests["sha256"], kept.stat().st_size)
+
+
+def _all(batch: Sequence[Requirement], reason: str) -> _Outcome:
+    return _Outcome({}, {one.pin: reason for one in batch})
+
+
+def _pin_of(filename: str) -> Pin | None:
+    """Return the pin of a wheel's file name, or None if it is none."""
+    try:
+        name, version, _, _ = parse_wheel_filename(filename)
+    except (InvalidWheelFilename, InvalidVersion):
+        return None
+    return Pin(normalise_name(name), normalise_version(str(version)))
+
+
+def _digests(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
+    hashes = {name: hashlib.new(name) for name in algorithms}
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            for one in hashes.values():
+                one.update(chunk)
+    return {name: one.hexdigest() for name, one in hashes.items()}
+
+
+_HOST = re.compile(r"[a-z]+://(?:[^@/\s,]*@)?([^/\s,]+)")
+#: The last try of pip's session, and what it says when it was told to try once only.
+_BROKEN = re.compile(r"(?:total=0,.*after connection broken by|: connection error:|the ssl certificate)(?P<why>.*)")
+_CAUSE = re.compile(r"\[Errno -?[0-9]+\] ([A-Za-z ]+)|(certificate verify failed)|(timed? ?out)", re.IGNORECASE)
+_DENIED = re.compile(r"Could not fetch URL .*?: (40[137]) |ERROR: HTTP error (40[137]) ")
+_FAULT = re.compile(r"ERROR: HTTP error (5[0-9][0-9]) |too many (5[0-9][0-9]) error responses")
+_FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+!%-]*(?:\.whl|\.tar\.gz|\.zip))(?:#|\s|$)")
+_PYTHON = re.compile(r"Link requires a different Python \(\S+ not in: '([^']*)'\): (\S+)")
+_GOT = re.compile(r"Got\s+([0-9a-f]{64,128})")
+
+
+def _said(finished: process.Finished) -> str:
+    return (finished.stdout + b"\n" + finished.stderr).decode("utf-8", "replace")
+
+
+def _general(finished: process.Finished) -> str:
+    """Return why pip can fetch nothing at all, or ""."""
+    said = _said(finished)
+    if "No module named pip" in said:
+        return f"pip is not installed for {sys.executable}: run '{sys.executable} -m ensurepip'"
+    return _unreachable(said)
+
+
+def _unreachable(said: str) -> str:
+    """Return that an index cannot be reached, with the cause and the configured indexes, or ""."""
+    broken = _BROKEN.search(said)
+    if broken is None:
+        return ""
+    cause = _CAUSE.search(broken["why"])
+    because = f" ({next(filter(None, cause.groups())).strip().lower()})" if cause else ""
+    line = next((line for line in said.splitlines() if line.startswith("Looking in indexes:")), "")
+    hosts = ", ".join(dict.fromkeys(_HOST.findall(line)))
+    return f"the package index cannot be reached{because}" + (f": {hosts}" if hosts else "")
+
+
+def explain(one: Requirement, target: Target, finished: process.Finished) -> str:
+    """Return in one line why pip, run with ``-vv`` for one requirement, found no wheel for it."""
+    said = _said(finished)
+    got = _GOT.search(said)
+    if got and one.hashes:
+        file = next((name for name in _files(said, one.pin.name) if _pin_of(name) == one.pin), "the wheel")
+        return _mismatch(one, file, got[1])
+    files = _files(said, one.pin.name)
+    ours = [name for name in files if files[name] == one.pin.version]
+    if ours and "No matching distribution" in said:
+        return _no_wheel(ours, target, said)
+    if _BROKEN.search(said):
+        return _unreachable(said)
+    for pattern, what in ((_DENIED, "refuses access"), (_FAULT, "answers with an error")):
+        match = pattern.search(said)
+        if match and not files:
+            return f"the package index {what} (HTTP {match[1] or match[2]})"
+    if files:
+        newest = sorted({Version(version) for version in files.values()}, reverse=True)[:5]
+        return f"there is no such version; the newest are {', '.join(map(str, newest))}"
+    if "No matching distribution" in said:
+        return "no package of this name is known to the package index"
+    return f"pip failed: {finished.reason()}"
+
+
+def _mismatch(one: Requirement, filename: str, got: str) -> str:
+    allowed = " or ".join(value.partition(":")[2] for value in one.hashes)
+    return f"{filename} does not have the hash in the list: expected {allowed}, got {got}"
+
+
+def _files(said: str, name: str) -> dict[str, str]:
+    """Return the file names of a package that pip mentions, with their versions."""
+    out: dict[str, str] = {}
+    for filename in dict.fromkeys(_FILE.findall(said)):
+        filename = filename.replace("%2B", "+").replace("%21", "!")
+        try:
+            wheel = filename.endswith(".whl")
+            found, version = parse_wheel_filename(filename)[:2] if wheel else parse_sdist_filename(filename)
+        except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
+            continue
+        if found == name:
+            out[filename] = normalise_version(str(version))
+    return out
+
+
+def _no_wheel(files: Sequence[str], target: Target, said: str) -> str:
+    """Say what there is instead of a wheel for the target."""
+    for wanted, link in _PYTHON.findall(said):
+        if any(name in link for name in files):
+            return f"needs Python {wanted}, the target has {target.python[0]}.{target.python[1]}"
+    wheels = [name for name in files if name.endswith(".whl")]
+    if not wheels:
+        return "there is no wheel of this version, only a source distribution"
+    # Those for the same machine first: they differ by interpreter or C library only.
+    known = sorted({"-".join(name[:-4].split("-")[-3:]) for name in wheels})
+    known.sort(key=lambda tag: (not tag.endswith(target.machine), "linux" not in tag))
+    more = f" and {len(known) - 6} more" if len(known) > 6 else ""
+    return f"there is no wheel for {target}; there are wheels for {', '.join(known[:6])}{more}"

@@ -1,0 +1,201 @@
+"""Installing one wheel in a sandbox and taking its tree and bytecode out."""
+
+from __future__ import annotations
+
+import email.parser
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import installer
+
+from cloudimport.errors import CloudImportError, ConfigurationError
+from cloudimport.ids import Pin, Target
+from shelf_tools.collect import Bounds, OutputError, TruncatedOutputError, code_file, collect
+from shelf_tools.interpreters import Interpreter, running_interpreter
+from shelf_tools.process import Finished, ProcessError, ProcessTimeout
+from shelf_tools.sandbox import INSTALL_LIMITS, OUT, Limits, Sandbox
+from shelf_tools.scripts import SCRIPTS, scripts
+
+__all__ = ["InstallError", "Installed", "code_file", "install"]
+
+#: Exit status of ``inside/install_wheel.py`` when it refuses a wheel.
+_REFUSED = 3
+#: Bytes of report.json and of one METADATA; the largest real ones are below 1 MiB.
+_REPORT_BYTES = 16 << 20
+#: Notes that are handed on for one wheel.
+_MOST_NOTES = 50
+#: Compiler processes of one wheel: pins are installed in parallel already.
+_COMPILERS = 4
+
+
+class InstallError(CloudImportError):
+    """A wheel could not be installed; the text names the pin, the wheel and the reason."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """One installed wheel.
+
+    ``tree`` is laid out as ``pip install --target`` does it. ``code`` mirrors it: for each source
+    that compiles, ``code_file(code, path)`` holds the marshalled code object with ``co_filename``
+    equal to the path, for the pyc magic number ``magic`` (hexadecimal). ``code`` is None and
+    ``magic`` "" when no interpreter of the target was at hand. ``notes`` are lines for a person.
+    """
+
+    tree: Path
+    code: Path | None
+    magic: str
+    notes: tuple[str, ...]
+
+
+def install(
+    wheel: Path,
+    pin: Pin,
+    target: Target,
+    interpreter: Interpreter | None,
+    sandbox: Sandbox,
+    limits: Limits = INSTALL_LIMITS,
+    *,
+    into: Path,
+) -> Installed:
+    """Install ``wheel`` below the folder ``into`` (made if need be; must not hold ``tree`` or ``code``).
+
+    The same wheel gives the same tree, byte for byte, whatever interpreter, sandbox or time. Raises
+    InstallError if the wheel is refused, runs into a limit, or is not ``pin``.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    what = f"{pin} ({wheel.name}, {target})"
+    with tempfile.TemporaryDirectory(dir=into, prefix="collected-") as folder:
+        collected = Path(folder)
+        _run(wheel, what, interpreter, sandbox, limits, collected)
+        report = _report(collected / "report.json", what)
+        tree, code = collected / "tree", collected / "code"
+        if not tree.is_dir():
+            raise InstallError(f"{what}: the wheel installs no files")
+        _check_identity(tree, pin, what)
+        notes = tuple(_notes(tree, report))
+        os.replace(tree, into / "tree")
+        if interpreter is None:
+            return Installed(into / "tree", None, "", notes)
+        code.mkdir(exist_ok=True)
+        os.replace(code, into / "code")
+        return Installed(into / "tree", into / "code", interpreter.magic, notes)
+
+
+def _run(
+    wheel: Path, what: str, interpreter: Interpreter | None, sandbox: Sandbox, limits: Limits, into: Path
+) -> None:
+    """Install inside and collect the stream as it comes."""
+    workers = min(_COMPILERS, os.cpu_count() or 1) if interpreter is not None else 0
+    python = interpreter or running_interpreter()
+    argv: list[str | PurePosixPath] = ["-I", "-S", "-B", SCRIPTS / "install_wheel.py", wheel.name, OUT]
+    argv += [SCRIPTS, str(workers)]
+    bounds = Bounds(limits.output_bytes, limits.output_files, limits.file_bytes)
+    with scripts(installer) as folder, open(wheel, "rb") as stream:
+        mounts = {SCRIPTS: folder}
+
+        def run(write_end: int) -> Finished:
+            with open(write_end, "wb") as out:
+                return sandbox.run(
+                    argv, limits=limits, read_only=mounts, interpreter=python, stdin=stream, stdout_to=out
+                )
+
+        try:
+            finished, refused = _stream(run, into, bounds)
+        except ProcessTimeout:
+            raise InstallError(f"{what}: not installed within {limits.wall_seconds} s") from None
+        except ProcessError as error:
+            raise InstallError(f"{what}: {error}") from error
+    if finished.returncode == _REFUSED:
+        raise InstallError(f"{what}: refused: {finished.reason()}")
+    if refused is not None and not isinstance(refused, TruncatedOutputError):
+        raise InstallError(f"{what}: {refused}") from refused
+    if finished.returncode or refused is not None:
+        raise InstallError(f"{what}: the install failed: {finished.reason()}") from refused
+
+
+def _stream(
+    run: Callable[[int], Finished], into: Path, bounds: Bounds
+) -> tuple[Finished, OutputError | None]:
+    """Run in a thread of its own and collect in this one; return what both said.
+
+    The thread that starts a sandbox must outlive it (PR_SET_PDEATHSIG is about threads): it does,
+    since it waits for the sandbox's end.
+    """
+    read_end, write_end = os.pipe()
+    outcome: list[Finished | BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(run(write_end))
+        except BaseException as error:  # noqa: BLE001 (raised again by the thread that waits)
+            outcome.append(error)
+
+    worker = threading.Thread(target=work, name="sandbox")
+    worker.start()
+    refused: OutputError | None = None
+    try:
+        with open(read_end, "rb") as stream:
+            collect(stream, into, bounds)
+    except OutputError as error:
+        refused = error
+    finally:
+        worker.join()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0], refused
+
+
+def _report(path: Path, what: str) -> dict[str, Any]:
+    """Return the installer's report, hostile: only strings out of it are used, and bounded."""
+    try:
+        if path.stat().st_size > _REPORT_BYTES:
+            raise ValueError("too large")
+        report = json.loads(path.read_bytes())
+        return {"notes": list(report["notes"]), "bad": dict(report["bad"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InstallError(f"{what}: the installer's report cannot be read: {error}") from None
+
+
+def _notes(tree: Path, report: dict[str, Any]) -> Iterator[str]:
+    """Yield lines on what was neutralised or left out."""
+    lines = [f"{path}: executable .pth, kept as data, never executed" for path in _executable_pths(tree)]
+    lines += [str(note) for note in report["notes"]]
+    lines += [f"{path}: does not compile, stays source: {reason}" for path, reason in report["bad"].items()]
+    for line in lines[:_MOST_NOTES]:
+        yield "".join(c if c.isprintable() else "?" for c in line[:500])
+    if len(lines) > _MOST_NOTES:
+        yield f"and {len(lines) - _MOST_NOTES} more notes"
+
+
+def _executable_pths(tree: Path) -> list[str]:
+    """Return ``.pth`` files that a ``site.py`` would execute lines of (it does so at the top only)."""
+    found = []
+    for path in sorted(tree.glob("*.pth")):
+        with open(path, "rb") as stream:
+            text = stream.read(_REPORT_BYTES)
+        if any(line.startswith((b"import ", b"import\t")) for line in text.splitlines()):
+            found.append(path.name)
+    return found
+
+
+def _check_identity(tree: Path, pin: Pin, what: str) -> None:
+    """Check that the one installed METADATA is the pin's. Raises InstallError."""
+    found = list(tree.glob("*.dist-info/METADATA"))
+    if len(found) != 1:
+        raise InstallError(f"{what}: the wheel installs {len(found)} METADATA files, not one")
+    with open(found[0], "rb") as stream:
+        text = stream.read(_REPORT_BYTES).decode("utf-8", "replace")
+    metadata = email.parser.HeaderParser().parsestr(text)
+    try:
+        actual = Pin.of(str(metadata["Name"]), str(metadata["Version"]))
+    except ConfigurationError as error:
+        raise InstallError(f"{what}: the wheel's METADATA is not valid: {error}") from None
+    if actual != pin:
+        raise InstallError(f"{what}: the wheel's METADATA says that it is {actual}")

@@ -1,0 +1,78 @@
+"""In which order a build's bytes lie, what leads, and what is materialised eagerly. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from cloudimport.format.records import Content
+
+#: A build's data files are all eager when there are no more than this many, of this many bytes together:
+#: some 15 us a file and one block, against a loud ENOENT for C code that opens one by itself.
+_EAGER_FILES = 100
+_EAGER_BYTES = 1 << 20
+#: Data that no running program opens by path through C: stubs, headers, Cython sources, markers.
+_NEVER_EAGER = (".pyi", ".pxd", ".pyx", ".pxi", ".h", ".hpp", ".c", ".cpp", ".typed")
+#: What follows the lead: bytecode, what runs, what is read, sources last.
+_KIND_ORDER = {"bytecode": 1, "native": 2, "metadata": 3, "script": 4, "data": 5, "source": 6}
+
+
+class Item(NamedTuple):
+    """Bytes to lay down: the code object (``is_code``) or the file itself of a content's file number."""
+
+    file: int
+    is_code: bool
+
+
+class Order(NamedTuple):
+    """``items`` in order, the first ``lead`` of them the lead; ``eager`` file numbers; ``traced`` or static."""
+
+    items: list[Item]
+    lead: int
+    eager: list[int]
+    traced: bool
+
+
+def arrange(content: Content, compiled: Iterable[str], opened: Sequence[tuple[str, bool]], c_opened: Iterable[str]) -> Order:
+    """Return the order of a build's bytes.
+
+    ``compiled`` are the sources that have bytecode; ``opened`` what importing the package read of
+    its own, in order, as (path, whether its bytecode); ``c_opened`` what C code opened by itself.
+    Names that the content does not have are ignored: they come out of a sandbox.
+    """
+    number = {file.path: at for at, file in enumerate(content.files)}
+    with_code = {number[path] for path in compiled if path in number}
+    eager = sorted(set(_small_data(content)) | {number[p] for p in c_opened if p in number})
+    lead: dict[Item, None] = {}
+    for path, is_code in opened:
+        at = number.get(path)
+        if at is not None and (not is_code or at in with_code):
+            lead.setdefault(Item(at, is_code))
+    traced = bool(lead)
+    for at in eager:
+        lead.setdefault(Item(at, False))
+    rest = [Item(at, True) for at in sorted(with_code)]
+    by_kind = sorted(number.values(), key=lambda at: (_KIND_ORDER[content.files[at].kind], at))
+    rest += [Item(at, False) for at in by_kind]
+    items = [*lead, *(item for item in rest if item not in lead)]
+    return Order(items, len(lead), eager, traced)
+
+
+def _small_data(content: Content) -> list[int]:
+    data = [
+        at for at, file in enumerate(content.files) if file.kind == "data" and not file.path.endswith(_NEVER_EAGER)
+    ]
+    size = sum(content.files[at].size for at in data)
+    return data if len(data) <= _EAGER_FILES and size <= _EAGER_BYTES else []
+
+
+def follow(opened: Iterable[tuple[str, str]], own: str, known: Mapping[str, frozenset[str]]) -> dict[str, tuple[str, ...]]:
+    """Return what an import read of other packages: name to paths, both in order of first use.
+
+    ``opened`` are (package name, path); ``known`` the paths that each package has.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for name, path in opened:
+        if name != own and path in known.get(name, ()):
+            found.setdefault(name, {}).setdefault(path)
+    return {name: tuple(paths) for name, paths in found.items()}

@@ -1,0 +1,161 @@
+"""The one runner of subprocesses: a timeout, bounded capture, and the whole process group killed at the end.
+
+Standard input is fed by ``communicate()`` with a timeout; both outputs are drained by threads that
+keep a bounded part and throw the rest away, so a child that writes without end neither blocks nor
+fills the memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from cloudimport.errors import CloudImportError
+
+#: Bytes kept of each captured output: tracer reports and error texts are far below it.
+KEEP = 16 << 20
+#: Bytes kept of standard error: its end, where the reason of a failure stands.
+KEEP_ERRORS = 64 << 10
+#: Seconds to wait for what is still in a pipe once its writers were killed.
+_GRACE = 5.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a process left: exit status (negative: the signal that killed it) and outputs, bounded.
+
+    ``stdout`` is the first ``KEEP`` bytes ("" when it went elsewhere), ``stderr`` the last
+    ``KEEP_ERRORS`` bytes. ``timed_out`` is true when it was killed at its time limit.
+    """
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+    timed_out: bool = False
+
+    def reason(self) -> str:
+        """Return the last line of standard error, at most 300 characters, or the exit status."""
+        lines = self.stderr.decode("utf-8", "replace").strip().splitlines()
+        text = "".join(c if c.isprintable() else "?" for c in lines[-1]) if lines else ""
+        return text[:300] or f"exit status {self.returncode}"
+
+
+class ProcessError(CloudImportError):
+    """A process could not be started, or ended with an error. ``finished`` is what it left, if it ran."""
+
+    def __init__(self, message: str, finished: Finished | None = None) -> None:
+        super().__init__(message)
+        self.finished = finished
+
+
+class ProcessTimeout(ProcessError):  # noqa: N818 (named as subprocess.TimeoutExpired is)
+    """A process was killed at its time limit; ``finished`` holds what it had written by then."""
+
+
+class _Drain(threading.Thread):
+    """Reads a pipe to its end and keeps the first, or the last, ``keep`` bytes."""
+
+    def __init__(self, descriptor: int, keep: int, *, last: bool) -> None:
+        super().__init__(daemon=True)
+        self._descriptor = descriptor
+        self._keep = keep
+        self._last = last
+        self._chunks: deque[bytes] = deque()
+        self._held = 0
+
+    def run(self) -> None:
+        with open(self._descriptor, "rb", buffering=0) as pipe:
+            while chunk := pipe.read(1 << 16):
+                self._add(chunk)
+
+    def _add(self, chunk: bytes) -> None:
+        if not self._last:
+            chunk = chunk[: self._keep - self._held]
+        if chunk:
+            self._chunks.append(chunk)
+            self._held += len(chunk)
+        while self._last and self._held - len(self._chunks[0]) >= self._keep:
+            self._held -= len(self._chunks.popleft())
+
+    def result(self) -> bytes:
+        """Return what was kept; waits a moment at most, since a daemon may hold the pipe open."""
+        self.join(_GRACE)
+        data = b"".join(list(self._chunks))
+        return data[-self._keep :] if self._last else data
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    input: bytes | BinaryIO | None = None,  # noqa: A002 (as subprocess names it)
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    stdout_to: BinaryIO | None = None,
+) -> Finished:
+    """Run ``argv`` to its end and return what it left, whatever its exit status.
+
+    ``timeout`` is in seconds. ``input`` is bytes or an open file; None is an empty input. ``env`` of
+    None inherits the caller's. Standard output goes to ``stdout_to`` (a file with a descriptor) or is
+    captured. The process gets a session and so a group of its own, which is killed whole on the way
+    out. Raises ProcessTimeout at the time limit, ProcessError when it cannot be started.
+    """
+    out_drain, out_end = _target(stdout_to)
+    err_drain, err_end = _pipe(KEEP_ERRORS, last=True)
+    feed = subprocess.PIPE if isinstance(input, bytes) else subprocess.DEVNULL if input is None else input
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=feed,
+            stdout=stdout_to if stdout_to is not None else out_end,
+            stderr=err_end,
+            env=None if env is None else dict(env),
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ProcessError(f"{argv[0]} cannot be started: {error.strerror}") from error
+    finally:
+        for end in (out_end, err_end):
+            if end is not None:
+                os.close(end)
+    timed_out = _wait(process, input if isinstance(input, bytes) else None, timeout)
+    out = out_drain.result() if out_drain else b""
+    finished = Finished(process.returncode, out, err_drain.result(), timed_out)
+    if timed_out:
+        raise ProcessTimeout(f"{argv[0]} was killed after {timeout:.0f} s", finished)
+    return finished
+
+
+def _pipe(keep: int, *, last: bool) -> tuple[_Drain, int]:
+    read_end, write_end = os.pipe()
+    drain = _Drain(read_end, keep, last=last)
+    drain.start()
+    return drain, write_end
+
+
+def _target(stdout_to: BinaryIO | None) -> tuple[_Drain | None, int | None]:
+    return (None, None) if stdout_to is not None else _pipe(KEEP, last=False)
+
+
+def _wait(process: subprocess.Popen[bytes], data: bytes | None, timeout: float) -> bool:
+    """Feed and wait; kill the group in any case. Returns whether the time limit was reached."""
+    try:
+        process.communicate(data, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return True
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdin:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+    return False

@@ -1,0 +1,346 @@
+"""Publishing: pins -> fetch -> install -> scan -> check -> trace -> order and pack -> commit -> environment.
+
+Each pin goes its own way, in parallel; what is published already is not installed again; the
+environment index and the lockfile come last.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from packaging.requirements import InvalidRequirement
+from packaging.requirements import Requirement as Dependency
+
+from cloudimport.errors import CloudImportError, ConfigurationError
+from cloudimport.format.modules import modules
+from cloudimport.format.records import Content, Ref, sha256
+from cloudimport.format.requirements import Requirement
+from cloudimport.ids import Pin, Target, normalise_name
+from cloudimport.sources.base import Source
+from cloudimport.sources.config import SourceConfig
+from cloudimport.sources.opening import open_source
+from shelf_tools import check, pins
+from shelf_tools.builds import commit, read_build, restore
+from shelf_tools.environments import open_shelf, publish_environment, write_lock
+from shelf_tools.fetch import Wheel, fetch
+from shelf_tools.indexing import Built
+from shelf_tools.install import INSTALL_LIMITS, Installed, code_file, install
+from shelf_tools.interpreters import Interpreter, find_interpreter
+from shelf_tools.order import arrange, follow
+from shelf_tools.pack import LEVEL, Packed, pack
+from shelf_tools.sandbox import TRACE_LIMITS, Sandbox, open_sandbox
+from shelf_tools.store import Store, open_store
+from shelf_tools.trace import Trace, trace
+
+Out = TypeVar("Out")
+
+
+class Reporter(Protocol):
+    """Who hears how publishing goes on. Called from one thread."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage begins: ``total`` steps."""
+
+    def step(self, name: str) -> None:
+        """One step of the stage is done."""
+
+    def note(self, text: str) -> None:
+        """One line for a person."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to publish, whereto, and how. ``jobs``: pins at a time."""
+
+    requirements: Path
+    shelf: str
+    targets: tuple[Target, ...]
+    lock: Path
+    lock_shelf: str
+    environ: Mapping[str, str]
+    jobs: int = field(default_factory=lambda: max(2, os.cpu_count() or 2))
+    sandbox: str = "bubblewrap"
+    level: int = LEVEL
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a target came to: the environment index, and pins that were built or were there."""
+
+    target: Target
+    index: Ref
+    built: tuple[Pin, ...]
+    present: tuple[Pin, ...]
+
+
+class PublishError(CloudImportError):
+    """Some pins could not be published; one line each."""
+
+
+@dataclass
+class _Pin:
+    """One pin on its way."""
+
+    requirement: Requirement
+    folder: Path
+    wheel: Wheel | None = None
+    installed: Installed | None = None
+    content: Content | None = None
+    built: Built | None = None
+    trace: Trace | None = None
+
+    @property
+    def pin(self) -> Pin:
+        return self.requirement.pin
+
+    @property
+    def known(self) -> Content:
+        """The content, installed just now or read from the shelf."""
+        content = self.built.content if self.built else self.content
+        assert content is not None
+        return content
+
+
+def publish(job: Job, report: Reporter) -> list[Outcome]:
+    """Publish a requirements file for every target. Raises CloudImportError, all errors of a stage at once."""
+    listed = pins.read_pins(job.requirements)
+    if not listed:
+        raise ConfigurationError(f"{job.requirements} has no requirements")
+    options = pins.read_options(job.requirements)
+    store = open_store(job.shelf, job.environ)
+    source = open_source(job.shelf, SourceConfig(environ=job.environ))
+    try:
+        open_shelf(store)
+        with ThreadPoolExecutor(max(1, job.jobs), "publish") as pool:
+            outcomes = [_Target(job, target, listed, options, store, source, pool, report).run() for target in job.targets]
+    finally:
+        source.close()
+    lines = [requirement.line for requirement in listed]
+    write_lock(job.lock, job.lock_shelf, lines, {str(outcome.target): outcome.index for outcome in outcomes})
+    return outcomes
+
+
+class _Target:
+    """Publishing for one target."""
+
+    def __init__(
+        self,
+        job: Job,
+        target: Target,
+        listed: Sequence[Requirement],
+        options: Sequence[str],
+        store: Store,
+        source: Source,
+        pool: Executor,
+        report: Reporter,
+    ) -> None:
+        self._job, self._target, self._options = job, target, options
+        self._listed = listed
+        self._wanted = pins.for_target(listed, target)
+        self._store, self._source, self._pool, self._report = store, source, pool, report
+
+    def run(self) -> Outcome:
+        """Go through all stages."""
+        with _work_folder() as work:
+            ways = [_Pin(requirement, work / str(at)) for at, requirement in enumerate(self._wanted)]
+            self._each("look", ways, self._look)
+            missing = [way for way in ways if way.built is None]
+            if missing:
+                self._build(work, ways, missing)
+            else:
+                self._check(ways)
+            ref = publish_environment(
+                self._store,
+                self._source,
+                [requirement.line for requirement in self._listed],
+                self._target,
+                [way.built for way in ways if way.built],
+                self._report.note,
+            )
+        there = tuple(way.pin for way in ways if way not in missing)
+        return Outcome(self._target, ref, tuple(way.pin for way in missing), there)
+
+    def _look(self, way: _Pin) -> None:
+        way.built = read_build(self._source, way.pin, str(self._target))
+
+    def _build(self, work: Path, ways: Sequence[_Pin], missing: Sequence[_Pin]) -> None:
+        sandbox = open_sandbox(self._job.sandbox)
+        interpreter = find_interpreter(self._target)
+        if interpreter is None:
+            self._report.note(
+                f"no CPython {self._target.python[0]}.{self._target.python[1]} for {self._target.machine} is on this "
+                "machine: packages are published without bytecode and in static order"
+            )
+        self._fetch(work, missing)
+        self._each("install", missing, lambda way: self._install(way, interpreter, sandbox))
+        self._check(ways)
+        self._trace(ways, missing, interpreter, sandbox)
+        self._each("publish", missing, lambda way: self._publish(way, interpreter, ways))
+
+    def _fetch(self, work: Path, missing: Sequence[_Pin]) -> None:
+        self._report.stage("fetch", len(missing))
+        wheels = fetch(
+            [way.requirement for way in missing],
+            self._target,
+            work / "wheels",
+            env=self._job.environ,
+            options=self._options,
+            jobs=self._job.jobs,
+            on_done=lambda pin: self._report.step(str(pin)),
+        )
+        for way in missing:
+            way.wheel = wheels[way.pin]
+
+    def _install(self, way: _Pin, interpreter: Interpreter | None, sandbox: Sandbox) -> list[str]:
+        assert way.wheel is not None
+        notes: list[str] = []
+        way.installed = install(
+            way.wheel.path, way.pin, self._target, interpreter, sandbox, INSTALL_LIMITS, into=way.folder
+        )
+        way.content = _scan(way, self._target, notes)
+        return [*way.installed.notes, *notes]
+
+    def _check(self, ways: Sequence[_Pin]) -> None:
+        found = check.check({way.pin: way.known for way in ways}, self._wanted, self._target)
+        for note in found.notes:
+            self._report.note(note)
+        if found.missing:
+            raise ConfigurationError(check.explain(found.missing))
+
+    def _trace(
+        self, ways: Sequence[_Pin], missing: Sequence[_Pin], interpreter: Interpreter | None, sandbox: Sandbox
+    ) -> None:
+        """Import each new package with what it depends on beside it, published builds restored for that."""
+        by_name = {way.pin.name: way for way in ways}
+        needs = {way.pin: _closure(way, by_name) for way in missing}
+        wanted = {name for names in needs.values() for name in names}
+        self._each("restore", [w for w in ways if w.built and w.pin.name in wanted], self._restore)
+
+        def one(way: _Pin) -> Iterable[str]:
+            assert way.installed is not None
+            beside = {n: (w.installed.tree, w.installed.code) for n in needs[way.pin] if (w := by_name[n]).installed}
+            names = top_level(way.known, self._target)
+            way.trace = trace(
+                way.pin, names, way.installed.tree, way.installed.code, beside, interpreter, sandbox, TRACE_LIMITS
+            )
+            return way.trace.notes
+
+        self._each("trace", missing, one)
+
+    def _restore(self, way: _Pin) -> None:
+        assert way.built is not None
+        way.folder.mkdir(parents=True, exist_ok=True)
+        tree, code = restore(self._source, way.built, way.folder)
+        way.installed = Installed(tree, code, way.built.layout.magic, ())
+
+    def _publish(self, way: _Pin, interpreter: Interpreter | None, ways: Sequence[_Pin]) -> None:
+        packed = self._pack(way, ways)
+        assert way.content is not None
+        way.built = commit(self._store, self._source, way.content, packed, self._provenance(way, interpreter))
+        for path in packed.packs:
+            path.unlink()
+
+    def _pack(self, way: _Pin, ways: Sequence[_Pin]) -> Packed:
+        assert way.content is not None and way.installed is not None and way.trace is not None
+        installed, opened = way.installed, way.trace.opened
+        code = installed.code
+        compiled = [f.path for f in way.content.files if code and f.path.endswith(".py") and code_file(code, f.path).is_file()]
+        own = [(o.path, o.kind == "code") for o in opened if o.name == way.pin.name]
+        order = arrange(way.content, compiled, own, way.trace.c_opened)
+        known = {other.pin.name: frozenset(file.path for file in other.known.files) for other in ways}
+        after = follow([(o.name, o.path) for o in opened], way.pin.name, known)
+        digest = sha256(way.content.encode())
+        into = way.folder / "packs"
+        into.mkdir(parents=True, exist_ok=True)
+        return pack(way.content, digest, installed.tree, code, installed.magic, order, after, into, self._job.level)
+
+    def _provenance(self, way: _Pin, interpreter: Interpreter | None) -> dict[str, Any]:
+        assert way.wheel is not None and way.trace is not None
+        return {
+            "format": 1,
+            "kind": "provenance",
+            "wheel": {"name": way.wheel.filename, "sha256": way.wheel.sha256, "size": way.wheel.size},
+            "sandbox": self._job.sandbox,
+            "limits": {"install": vars(INSTALL_LIMITS), "trace": vars(TRACE_LIMITS)},
+            "tools": {"python": sys.version.split()[0], "interpreter": str(interpreter or ""), "level": self._job.level},
+            "trace": {"failed": way.trace.failed, "notes": list(way.trace.notes)},
+            "published": int(time.time()),
+        }
+
+    def _each(self, stage: str, ways: Sequence[_Pin], work: Callable[[_Pin], Iterable[str] | None]) -> None:
+        """Run a stage for every pin; all failures together. What ``work`` returns are notes."""
+        if not ways:
+            return
+        self._report.stage(stage, len(ways))
+        running: dict[Future[Iterable[str] | None], _Pin] = {self._pool.submit(work, way): way for way in ways}
+        errors: dict[Pin, str] = {}
+        for done in as_completed(running):
+            way = running[done]
+            try:
+                for note in done.result() or ():
+                    self._report.note(note if note.startswith(way.pin.name) else f"{way.pin}: {note}")
+            except CloudImportError as error:
+                errors[way.pin] = _named(way, error)
+            self._report.step(str(way.pin))
+        if errors:
+            raise PublishError("\n".join(errors[way.pin] for way in ways if way.pin in errors))
+
+
+def _named(way: _Pin, error: CloudImportError) -> str:
+    text = str(error)
+    return text if way.pin.name in text else f"{way.requirement.where}: {way.pin}: {text}"
+
+
+def _scan(way: _Pin, target: Target, notes: list[str]) -> Content:
+    from shelf_tools.scan import scan
+
+    assert way.installed is not None
+    return scan(way.installed.tree, way.pin, target, notes.append)
+
+
+def top_level(content: Content, target: Target) -> list[str]:
+    """Return the names to import for a trace: top-level modules, or the packages of namespace folders."""
+    rows = modules([file.path for file in content.files], target)
+    stems = {stem for stem, _, _ in rows}
+    packages = sorted(stem for stem, kind, _ in rows if kind in "pfq")
+    names = [stem for stem in stems if "/" not in stem]
+    for package in packages:
+        above = package.rpartition("/")[0]
+        # Below a namespace folder: a package none of whose parents is a package.
+        if above and not any(above == stem or above.startswith(stem + "/") for stem in packages):
+            names.append(package)
+    dotted = sorted(name.replace("/", ".") for name in names)
+    return [name for name in dotted if all(part.isidentifier() for part in name.split("."))]
+
+
+def _closure(way: _Pin, by_name: Mapping[str, _Pin]) -> list[str]:
+    """Return names of what a pin depends on, of those in the list: every extra and marker counts as wanted."""
+    found: dict[str, None] = {}
+    queue = [way]
+    for current in queue:
+        for text in current.known.requires:
+            try:
+                name = normalise_name(Dependency(text).name)
+            except (InvalidRequirement, ConfigurationError):
+                continue
+            if name in by_name and name not in found and name != way.pin.name:
+                found[name] = None
+                queue.append(by_name[name])
+    return list(found)
+
+
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    """Yield a folder that a sandbox's own user may pass through (its content is what is published)."""
+    with tempfile.TemporaryDirectory(prefix="cloudimport-publish-", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)

@@ -1,0 +1,216 @@
+"""Importing a package once in a sandbox, to learn which files it reads in which order.
+
+What the sandbox says and makes the watcher see is hostile: only names that are in the trees are
+used, and only for order and for eager marks.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from cloudimport.ids import Pin
+from shelf_tools.elf import MAGIC, read_elf
+from shelf_tools.interpreters import Interpreter
+from shelf_tools.process import ProcessError, ProcessTimeout
+from shelf_tools.sandbox import TRACE_LIMITS, Limits, Sandbox
+from shelf_tools.scripts import SCRIPTS, scripts
+from shelf_tools.view import PYC, SITE, View, open_view
+from shelf_tools.watcher import Watcher
+
+#: Modules of one package that may end the process before the rest is given up.
+_MOST_DEATHS = 10
+#: The part of the wall limit that one module may take.
+_SHARE = 0.5
+_MOST_TEXT = 300
+
+
+class Opened(NamedTuple):
+    """A file's first use: the distribution's name, the path in it, ``code`` (bytecode) or ``file``."""
+
+    name: str
+    path: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What importing a package read.
+
+    ``opened``: files of the package and of its dependencies, in order of first use. ``c_opened``:
+    the package's own files that something other than Python opened, without extension modules and
+    the libraries that those are linked against. ``failed``: error text by module that could not be
+    imported. ``notes``: lines for a person; without any, the trace is complete.
+    """
+
+    opened: tuple[Opened, ...]
+    c_opened: tuple[str, ...]
+    failed: dict[str, str]
+    notes: tuple[str, ...]
+
+
+@dataclass
+class _Said:
+    """What the runs inside have reported so far."""
+
+    python: set[str] = field(default_factory=set)
+    native: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def trace(
+    pin: Pin,
+    top_level: Sequence[str],
+    tree: Path,
+    code: Path | None,
+    dependencies: Mapping[str, tuple[Path, Path | None]],
+    interpreter: Interpreter | None,
+    sandbox: Sandbox,
+    limits: Limits = TRACE_LIMITS,
+) -> Trace:
+    """Import each module of ``top_level`` once, with ``dependencies`` (by normalised name) beside it.
+
+    ``tree`` and ``code`` are as ``Installed`` has them. ``limits.wall_seconds`` is for all modules
+    together. Never raises for what the package does: a module that fails, hangs or ends the process
+    stands in ``failed``.
+    """
+    if interpreter is None:
+        return Trace((), (), {}, (f"{pin}: not traced: no interpreter of the target is at hand",))
+    if not top_level:
+        return Trace((), (), {}, ())
+    packages = {**dependencies, pin.name: (tree, code)}
+    said = _Said()
+    with open_view(packages, interpreter, sandbox, beside=tree.parent) as view:
+        try:
+            with Watcher({"code": view.bytecode, "file": view.site}) as watcher:
+                _import_all(list(dict.fromkeys(top_level)), view, interpreter, sandbox, limits, said)
+        except OSError as error:
+            return Trace((), (), {}, (f"{pin}: not traced: files cannot be watched: {error.strerror}",))
+        opened = tuple(_opened(watcher, view))
+        if not watcher.complete:
+            said.notes.append("the queue of file events overflowed: the order is partly static")
+        own = [
+            o.path for o in opened if o.name == pin.name and o.kind == "file" and o.path not in said.python
+        ]
+        files = [o.path for o in opened if o.kind == "file"]
+        c_opened = tuple(_without_linked(own, said.native, files, view.site))
+    said.notes += [f"{name} cannot be imported in the sandbox: {why}" for name, why in said.failed.items()]
+    return Trace(opened, c_opened, said.failed, tuple(f"{pin}: {note}" for note in said.notes))
+
+
+def _opened(watcher: Watcher, view: View) -> Iterator[Opened]:
+    """Yield the watched names that are files of the packages."""
+    for kind, seen in watcher.opened:
+        path = view.sources.get(seen) if kind == "code" else seen
+        if path is not None and path in view.owners:
+            yield Opened(view.owners[path], path, kind)
+
+
+def _import_all(
+    modules: list[str], view: View, interpreter: Interpreter, sandbox: Sandbox, limits: Limits, said: _Said
+) -> None:
+    """Import the modules; start again after one that ends the process, with those that come after it."""
+    deadline = time.monotonic() + limits.wall_seconds
+    deaths = 0
+    while modules:
+        left = int(deadline - time.monotonic())
+        if left < 1 or deaths > _MOST_DEATHS:
+            why = "the time for tracing was used up" if left < 1 else "too many modules ended the process"
+            said.failed.update(dict.fromkeys(modules, f"not tried: {why}"))
+            return
+        output, reason = _run(modules, view, interpreter, sandbox, replace(limits, wall_seconds=left))
+        current, done = _read(output, modules, view, said)
+        modules = modules[done:]
+        if current is not None:
+            said.failed[current] = reason
+            modules = modules[1:]
+            deaths += 1
+        elif modules:
+            said.notes.append(f"the trace did not run: {reason}")
+            said.failed.update(dict.fromkeys(modules, "not tried: the trace did not run"))
+            return
+
+
+def _run(
+    modules: list[str], view: View, interpreter: Interpreter, sandbox: Sandbox, limits: Limits
+) -> tuple[bytes, str]:
+    """Run once; return the report and, for the module in flight, why the process ended."""
+    seconds = str(max(1.0, limits.wall_seconds * _SHARE))
+    argv: list[str | PurePosixPath] = ["-I", "-S", "-B", SCRIPTS / "trace_import.py", SITE, PYC, seconds]
+    names = json.dumps(modules).encode()
+    try:
+        with scripts() as folder:
+            mounts = {SCRIPTS: folder, **view.mounts}
+            done = sandbox.run(argv, limits=limits, read_only=mounts, interpreter=interpreter, stdin=names)
+    except ProcessTimeout as error:
+        return (error.finished.stdout if error.finished else b""), f"killed after {limits.wall_seconds} s"
+    except ProcessError as error:
+        return b"", str(error)
+    status = done.returncode - 128 if done.returncode > 128 else -done.returncode
+    if status == signal.SIGALRM:  # the module's own share of the time
+        return done.stdout, f"killed after {float(seconds):.0f} s"
+    return done.stdout, f"the process ended with status {done.returncode}: {done.reason()}"
+
+
+def _read(output: bytes, modules: list[str], view: View, said: _Said) -> tuple[str | None, int]:
+    """Take the report in; return the module that has begun and not ended, and how many have ended."""
+    done = 0
+    current: str | None = None
+    for line in output.splitlines():
+        what, value, rest = _parse(line)
+        if what in ("open", "native") and value in view.owners:
+            (said.python if what == "open" else said.native).add(value)
+        elif what == "begin" and done < len(modules) and value == modules[done]:
+            current = value
+        elif what == "end" and value == current:
+            if rest:
+                said.failed[value] = "".join(c if c.isprintable() else "?" for c in rest[:_MOST_TEXT])
+            current, done = None, done + 1
+    return current, done
+
+
+def _parse(line: bytes) -> tuple[str, str, str]:
+    """Return a line's two or three strings; empty ones for a line that is not the reporter's."""
+    try:
+        parts = json.loads(line)
+    except (ValueError, RecursionError):
+        return "", "", ""
+    if not isinstance(parts, list) or len(parts) not in (2, 3) or not all(isinstance(p, str) for p in parts):
+        return "", "", ""
+    return parts[0], parts[1], parts[2] if len(parts) == 3 else ""
+
+
+def _without_linked(own: list[str], loaded: set[str], opened: Iterable[str], site: Path) -> Iterator[str]:
+    """Yield ``own`` without extension modules and what the dynamic linker opened on their behalf.
+
+    A library that is loaded by name (ctypes, dlopen in C) is not linked against and stays in.
+    """
+    libraries = {path: _needed(site / path) for path in opened if _is_elf(site / path)}
+    by_base: dict[str, list[str]] = {}
+    for path in libraries:
+        by_base.setdefault(path.rpartition("/")[2], []).append(path)
+    linked: set[str] = set()
+    waiting = [path for path in loaded if path in libraries]
+    while waiting:
+        path = waiting.pop()
+        if path not in linked:
+            linked.add(path)
+            waiting += [other for base in libraries[path] for other in by_base.get(base, [])]
+    yield from (path for path in own if path not in linked)
+
+
+def _is_elf(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(len(MAGIC)) == MAGIC
+
+
+def _needed(path: Path) -> list[str]:
+    """Return the base names of a library's ``DT_NEEDED``; none if it cannot be read."""
+    native = read_elf(path).native
+    return [name.rpartition("/")[2] for name in native.needed] if native else []
