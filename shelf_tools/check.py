@@ -24,11 +24,16 @@ class Metadata(Protocol):
     """What is looked at of a build; ``Content`` has it."""
 
     @property
-    def requires(self) -> tuple[str, ...]: ...
+    def requires(self) -> tuple[str, ...]:
+        """The values of Requires-Dist."""
+
     @property
-    def requires_python(self) -> str: ...
+    def requires_python(self) -> str:
+        """The value of Requires-Python, or ""."""
+
     @property
-    def extras(self) -> tuple[str, ...]: ...
+    def extras(self) -> tuple[str, ...]:
+        """The values of Provides-Extra."""
 
 
 class Missing(NamedTuple):

@@ -24,6 +24,7 @@ _PADDING = 1 << 20
 #: Bytes of a path in the stream: docs/format.md's 1,024 and the prefix that is taken off it.
 _LONGEST_NAME = 1100
 _FILE, _OLD_FILE, _FOLDER, _LONG_NAME = b"0", b"\0", b"5", b"L"
+_BYTECODE = "__pycache__"
 _REFUSED = {b"1": "a hard link", b"2": "a link", b"3": "a device", b"4": "a device", b"6": "a named pipe"}
 
 
@@ -75,7 +76,7 @@ def collect(stream: BinaryIO, into: Path, bounds: Bounds) -> int:
         if entry.path in seen:
             raise OutputError(f"{entry.path!r} comes twice")
         seen.add(entry.path)
-        if "__pycache__" in entry.path.split("/"):
+        if _BYTECODE in entry.path.split("/"):
             _skip(stream, entry.size)
         else:
             _make_folders(into, entry.path, folders)
@@ -124,9 +125,6 @@ def _entries(stream: BinaryIO, most: int) -> Iterator[_Entry]:
     long_name: bytes | None = None
     count = 0
     while header := _header(stream):
-        count += 1
-        if count > 2 * most:
-            raise OutputError(f"the output has more than {most} files")
         kind, size, mode = header[156:157], _number(header[124:136]), _number(header[100:108])
         if kind == _LONG_NAME:
             if long_name is not None or size > _LONGEST_NAME:
@@ -134,6 +132,9 @@ def _entries(stream: BinaryIO, most: int) -> Iterator[_Entry]:
             long_name = _exactly(stream, size).rstrip(b"\0")
             _skip(stream, -size % _BLOCK)
             continue
+        count += 1
+        if count > most:
+            raise OutputError(f"the output has more than {most} files")
         path = _name(header, long_name)
         long_name = None
         if kind == _FOLDER and size == 0:
@@ -151,7 +152,10 @@ def _name(header: bytes, long_name: bytes | None) -> str:
     if header[257:263] == b"ustar\0" and long_name is None and header[345] != 0:
         raw = header[345:500].split(b"\0", 1)[0] + b"/" + raw
     try:
-        return check_path(raw.rstrip(b"/").decode("utf-8"), "the sandbox's output")
+        path = raw.rstrip(b"/").decode("utf-8")
+        # Bytecode folders are no path of a build; theirs are checked all the same, then dropped.
+        check_path(path.replace(_BYTECODE, "_"), "the sandbox's output")
+        return path
     except UnicodeDecodeError:
         raise OutputError(f"the name {raw[:100]!r} is not UTF-8") from None
     except FormatError as error:

@@ -56,7 +56,7 @@ def read_elf(path: Path) -> Elf:
                 return _read(view)
         except OSError:
             raise
-        except Exception as error:  # pyelftools raises whatever the damage leads it to
+        except Exception as error:  # noqa: BLE001 - pyelftools raises whatever the damage leads it to
             return Elf("", None, str(error) or type(error).__name__)
 
 
@@ -84,7 +84,7 @@ def _read(view: Any) -> Elf:
         return Elf(machine, None, "")
     try:
         return Elf(machine, _native(dynamic), "")
-    except Exception as error:  # see read_elf
+    except Exception as error:  # noqa: BLE001 - see read_elf
         return Elf(machine, None, str(error) or type(error).__name__)
 
 

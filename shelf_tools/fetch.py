@@ -55,6 +55,10 @@ _NOT_OURS = (
 OnDone = Callable[[Pin], None]
 
 
+def _silent(_: object) -> None:
+    return
+
+
 class Wheel(NamedTuple):
     """A downloaded wheel: ``size`` in bytes, ``sha256`` hexadecimal."""
 
@@ -80,7 +84,7 @@ def fetch(
     env: Mapping[str, str],
     options: Sequence[str] = (),
     jobs: int | None = None,
-    on_done: OnDone = lambda pin: None,
+    on_done: OnDone = _silent,
     timeout: float = TIMEOUT,
 ) -> dict[Pin, Wheel]:
     """Download a wheel for each requirement into the folder ``into`` and return them by pin.
@@ -178,11 +182,9 @@ class _Fetcher:
         return _Outcome({**first.wheels, **second.wheels}, {**first.failures, **second.failures})
 
     def _pip(self, batch: Sequence[Requirement], folder: Path) -> process.Finished:
-        lines = [*self._options]
-        for one in batch:
-            lines.append(" ".join([str(one.pin), *(f"--hash={value}" for value in one.hashes)]))
+        hashed = (" ".join([str(one.pin), *(f"--hash={value}" for value in one.hashes)]) for one in batch)
         listed = folder / "requirements.txt"
-        listed.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        listed.write_text("\n".join([*self._options, *hashed]) + "\n", encoding="utf-8")
         # -I: neither the current folder nor PYTHONPATH can put other code in pip's place.
         argv = [sys.executable, "-I", "-m", "pip", "download", "--progress-bar=off", "--no-deps"]
         argv += ["--only-binary=:all:", "--implementation=cp"]
@@ -251,12 +253,17 @@ def _digests(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
 
 _HOST = re.compile(r"[a-z]+://(?:[^@/\s,]*@)?([^/\s,]+)")
 #: The last try of pip's session, and what it says when it was told to try once only.
-_BROKEN = re.compile(r"(?:total=0,.*after connection broken by|: connection error:|the ssl certificate)(?P<why>.*)")
-_CAUSE = re.compile(r"\[Errno -?[0-9]+\] ([A-Za-z ]+)|(certificate verify failed)|(timed? ?out)", re.IGNORECASE)
+_BROKEN = re.compile(
+    r"(?:total=0,.*after connection broken by|: connection error:|the ssl certificate)(?P<why>.*)"
+)
+_CAUSE = re.compile(
+    r"\[Errno -?[0-9]+\] ([A-Za-z ]+)|(certificate verify failed)|(timed? ?out)", re.IGNORECASE
+)
 _DENIED = re.compile(r"Could not fetch URL .*?: (40[137]) |ERROR: HTTP error (40[137]) ")
 _FAULT = re.compile(r"ERROR: HTTP error (5[0-9][0-9]) |too many (5[0-9][0-9]) error responses")
 _FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+!%-]*(?:\.whl|\.tar\.gz|\.zip))(?:#|\s|$)")
-_PYTHON = re.compile(r"Link requires a different Python \(\S+ not in: '([^']*)'\): (\S+)")
+_PYTHON = re.compile(r"Link requires a different Python \(\S+ not in: '(?P<wanted>[^']*)'\): (?P<url>\S+)")
+_PACKAGE_PYTHON = re.compile(r"requires a different Python: \S+ not in '([^']*)'")
 _GOT = re.compile(r"Got\s+([0-9a-f]{64,128})")
 
 
@@ -293,8 +300,11 @@ def explain(one: Requirement, target: Target, finished: process.Finished) -> str
         return _mismatch(one, file, got[1])
     files = _files(said, one.pin.name)
     ours = [name for name in files if files[name] == one.pin.version]
+    python = _wanted_python(ours, said)
+    if python:
+        return f"needs Python {python}, the target has {target.python[0]}.{target.python[1]}"
     if ours and "No matching distribution" in said:
-        return _no_wheel(ours, target, said)
+        return _no_wheel(ours, target)
     if _BROKEN.search(said):
         return _unreachable(said)
     for pattern, what in ((_DENIED, "refuses access"), (_FAULT, "answers with an error")):
@@ -329,16 +339,20 @@ def _files(said: str, name: str) -> dict[str, str]:
     return out
 
 
-def _no_wheel(files: Sequence[str], target: Target, said: str) -> str:
+def _wanted_python(files: Sequence[str], said: str) -> str:
+    """Return the Requires-Python that the target does not meet, from METADATA or the index, or ""."""
+    package = _PACKAGE_PYTHON.search(said)
+    links = (m["wanted"] for m in _PYTHON.finditer(said) if any(name in m["url"] for name in files))
+    return package[1] if package else next(links, "")
+
+
+def _no_wheel(files: Sequence[str], target: Target) -> str:
     """Say what there is instead of a wheel for the target."""
-    for wanted, link in _PYTHON.findall(said):
-        if any(name in link for name in files):
-            return f"needs Python {wanted}, the target has {target.python[0]}.{target.python[1]}"
     wheels = [name for name in files if name.endswith(".whl")]
     if not wheels:
         return "there is no wheel of this version, only a source distribution"
-    # Those for the same machine first: they differ by interpreter or C library only.
+    # Those that differ only by interpreter or by the C library's version come first.
     known = sorted({"-".join(name[:-4].split("-")[-3:]) for name in wheels})
-    known.sort(key=lambda tag: (not tag.endswith(target.machine), "linux" not in tag))
+    known.sort(key=lambda tag: ("manylinux" not in tag, not tag.endswith(target.machine)))
     more = f" and {len(known) - 6} more" if len(known) > 6 else ""
     return f"there is no wheel for {target}; there are wheels for {', '.join(known[:6])}{more}"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
+from packaging.version import InvalidVersion
 
 from cloudimport.errors import ConfigurationError
 from cloudimport.format import requirements as files
@@ -74,7 +75,7 @@ def holds(marker: str, target: Target, extra: str = "") -> bool:
         return True
     try:
         return Marker(marker).evaluate({**marker_environment(target), "extra": extra})
-    except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName) as error:
+    except (InvalidMarker, InvalidVersion, UndefinedComparison, UndefinedEnvironmentName) as error:
         raise ConfigurationError(f"the marker {marker!r} cannot be decided: {_line(error)}") from None
 
 

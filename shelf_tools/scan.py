@@ -30,13 +30,17 @@ _ANY_X = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 Note = Callable[[str], None]
 
 
+def _silent(_: str) -> None:
+    return
+
+
 class _Read(NamedTuple):
     head: bytes
     size: int
     digest: str
 
 
-def scan(tree: Path, pin: Pin, target: Target, note: Note = lambda text: None) -> Content:
+def scan(tree: Path, pin: Pin, target: Target, note: Note = _silent) -> Content:
     """Return the content of the build whose files lie below ``tree``.
 
     Equal trees give equal contents. ``note`` is called with one line for each thing that a

@@ -139,6 +139,8 @@ class Patches:
     def _by_path(self, original: Callable[..., Any], name: str) -> Any:
         if name == "chdir":
             return self._dressed(self._chdir(original), original)
+        if name in ("stat", "lstat"):
+            return self._dressed(self._stat(original), original)
         prefix = self._prefix
 
         def wrapper(self: Patches, *args: Any, **kwargs: Any) -> Any:
@@ -148,6 +150,21 @@ class Patches:
             return original(*args, **kwargs)
 
         return self._dressed(wrapper, original)
+
+    def _stat(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        prefix = self._prefix
+
+        def wrapper(self: Patches, path: Any, *args: Any, **kwargs: Any) -> Any:
+            if path.__class__ is not str or path.startswith(prefix) or self._inside:
+                relative = self._relative(path)
+                if relative:
+                    status = self._tree.stat(relative)
+                    if status is not None:
+                        return status
+                    self._ensure(path)
+            return original(path, *args, **kwargs)
+
+        return wrapper
 
     def _dressed(self, wrapper: Callable[..., Any], original: Callable[..., Any]) -> Any:
         """Make a wrapper look like what it replaces.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 import threading
 from collections.abc import Callable
@@ -28,6 +29,12 @@ from cloudimport.fetch.engine import Fetcher
 from cloudimport.format.index import EnvironmentIndex, Section
 from cloudimport.format.records import sha256
 
+#: ``stat`` of a file that is not there fills it, since C code may open it next. After this many in one
+#: build it is a scan (botocore asks for 400 files to list its services): then the index answers.
+_STATS_THAT_FILL = 16
+#: Listing a folder fills its data files, unless they are more than this, or more bytes together.
+_LISTED_FILES = 64
+_LISTED_BYTES = 4 << 20
 _PLACEHOLDER = b"#!python"
 #: The kernel reads at most this many bytes of a ``#!`` line (execve(2), since Linux 5.1: 255).
 _SHEBANG_BYTES = 127
@@ -46,6 +53,7 @@ class SiteTree:
         self._good: set[str] = set()
         self._listed: set[str] = set()
         self._active: set[int] = set()
+        self._stats_left: dict[int, int] = {}
         #: Paths that this process was seen to change: their bytes are on disk, not in the index.
         self.modified: set[str] = set()
 
@@ -89,6 +97,8 @@ class SiteTree:
     def read(self, section: Section, file: int) -> bytes:
         """Return a file's bytes from the blocks, without materialising it. Raises a FetchError."""
         pieces = section.pieces(section.extents[file])
+        if len(pieces) > 1:
+            self._fetcher.prefetch(ref for ref, _, _ in pieces)
         return b"".join(self._fetcher.load(ref)[at : at + length] for ref, at, length in pieces)
 
     def code(self, section: Section, extents: tuple[int, ...]) -> bytes | memoryview:
@@ -101,20 +111,25 @@ class SiteTree:
         """Make a file be there, whole; returns its path. Raises a FetchError or OSError."""
         path = self.prefix + section.paths[file]
         if path not in self._good:
-            if not self._is_whole(section, file, path):
+            if not self._is_whole(section, file):
                 self._write(section, file, path)
             self._good.add(path)
         return path
 
     def fill_native(self, section: Section, file: int) -> str:
         """Make a native file and those that it needs be there; returns its path. Raises as ``fill``."""
-        for build, other in section.closure(file):
-            self.fill(self.index.section(build), other)
+        needed = [(self.index.section(build), other) for build, other in section.closure(file)]
+        absent = [(s, f) for s, f in (*needed, (section, file)) if self.prefix + s.paths[f] not in self._good]
+        if len(absent) > 1:
+            pieces = (piece for s, f in absent if not self._is_whole(s, f) for piece in s.pieces(s.extents[f]))
+            self._fetcher.prefetch(ref for ref, _, _ in pieces)
+        for other, number in needed:
+            self.fill(other, number)
         return self.fill(section, file)
 
-    def _is_whole(self, section: Section, file: int, path: str) -> bool:
+    def _is_whole(self, section: Section, file: int) -> bool:
         try:
-            found = _lstat(path)
+            found = _lstat(self.prefix + section.paths[file])
         except OSError:
             return False
         if found.st_mtime_ns != section.stamp(file) or found.st_uid != os.geteuid():
@@ -191,23 +206,38 @@ class SiteTree:
         elif relative not in self._listed and self.index.find_folder(relative):
             _makedirs(self.prefix + relative)
 
+    def stat(self, relative: str) -> os.stat_result | None:
+        """Return the status of a file out of the index, if it is pending and being scanned for; else None.
+
+        The first few files of a build that are asked for are left to ``ensure``.
+        """
+        found = None if self.prefix + relative in self._good else self.index.find_file(relative)
+        if found is None or found[0].kinds[found[1]] == "x" or self._is_whole(*found):
+            return None
+        section, file = found
+        left = self._stats_left.get(section.build, _STATS_THAT_FILL)
+        if left:
+            self._stats_left[section.build] = left - 1
+            return None
+        return _status(section, file)
+
     def ensure_folder(self, relative: str) -> None:
-        """Make a folder, its subfolders and its data files be there. Raises as ``fill``."""
+        """Make a folder, its subfolders and (if they are few) its data files be there. Raises as ``fill``."""
         if relative in self._listed:
             return
-        sections = self.index.find_folder(relative) if relative else []
-        for section in sections:
+        for section in self.index.find_folder(relative) if relative else []:
             files, folders = section.folder(relative) or ([], [])
+            _makedirs(self.prefix + relative)
             for name in folders:
-                _makedirs(f"{self.prefix}{relative}/{name}")
-            for name in files:
-                file = section.index[f"{relative}/{name}"]
-                if section.kinds[file] not in "snb":
+                _mkdir(f"{self.prefix}{relative}/{name}")
+            data = [f for f in (section.index[f"{relative}/{name}"] for name in files) if section.kinds[f] in "dmx"]
+            if len(data) <= _LISTED_FILES and sum(section.sizes[f] for f in data) <= _LISTED_BYTES:
+                for file in data:
                     self.fill(section, file)
         self._listed.add(relative)
 
     def pending(self, relative: str, present: Callable[[str], bool]) -> list[str]:
-        """Return names of files in a folder that are not there yet (sources and native files)."""
+        """Return names of files in a folder that are not there yet."""
         names: list[str] = []
         if not relative:
             names = list(self.index.files)
@@ -220,6 +250,16 @@ class SiteTree:
         """Return (name, is package) for each module of the environment in a folder."""
         builds = self.index.folders.get(relative.partition("/")[0], ()) if relative else range(len(self.index.builds))
         return [found for build in builds for found in self.index.section(build).modules_in(relative)]
+
+
+def _status(section: Section, file: int) -> os.stat_result:
+    """Return the status that a file will have once it is materialised (its inode aside)."""
+    mode = stat.S_IFREG | (0o755 if file in section.executable else 0o644)
+    time_ns = section.stamp(file)
+    second = time_ns // 10**9
+    fields = (mode, 0, 0, 1, os.geteuid(), os.getegid(), section.sizes[file], second, second, second)
+    times = {f"st_{name}time_ns": time_ns for name in "amc"} | {f"st_{name}time": time_ns / 1e9 for name in "amc"}
+    return os.stat_result(fields, times)
 
 
 def _mkdir(path: str) -> None:

@@ -102,7 +102,7 @@ class Tree(WheelDestination):
     def write_script(self, name: str, module: str, attr: str, section: str) -> Any:
         """Write the script of an entry point. Its text belongs to a build's identity: it never changes."""
         path = self.place("scripts", name)
-        text = SCRIPT.format(module=module, first=attr.split(".")[0], attr=attr)
+        text = SCRIPT.format(module=module, first=attr.split(".", maxsplit=1)[0], attr=attr)
         self.put(path, io.BytesIO(text.encode()), True)
         self.scripts.add(path)
 
@@ -144,6 +144,7 @@ def install(name: str, stream: BinaryIO, root: str, notes: list[str]) -> None:
     """Install the wheel; fill the report's notes."""
     import installer
     import installer.exceptions
+    import installer.records
 
     try:
         with zipfile.ZipFile(stream) as archive:
@@ -155,9 +156,9 @@ def install(name: str, stream: BinaryIO, root: str, notes: list[str]) -> None:
             tree = Tree(root, source.distribution)
             os.mkdir(root)
             installer.install(source, tree, {"INSTALLER": b"cloudimport\n"})
-    except (zipfile.BadZipFile, zlib.error, EOFError, LookupError, AssertionError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, LookupError, ValueError, RuntimeError) as error:
         raise RefusedError(one_line(error)) from None
-    except (installer.exceptions.InstallerError, ValueError, RuntimeError) as error:
+    except (installer.exceptions.InstallerError, installer.records.InvalidRecordEntry) as error:
         raise RefusedError(one_line(error)) from None
     except OSError as error:
         raise RefusedError("{}: {}".format(error.strerror or error, error.filename or "the wheel")) from None

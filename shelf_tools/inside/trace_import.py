@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable

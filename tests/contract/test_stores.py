@@ -112,10 +112,9 @@ def test_list_yields_keys_with_the_prefix(store: Store) -> None:
     assert list(store.list("none/")) == []
 
 
+@pytest.mark.parametrize("store", ["moto", "radosgw"], indirect=True)
 def test_list_goes_over_many_pages(store: Store) -> None:
     """Listing gives more keys than one answer of S3 holds."""
-    if not store.url.startswith("s3://"):
-        pytest.skip("only S3 answers in pages")
     keys = {f"k/{number}" for number in range(1005)}
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda key: store.put(key, b""), keys))
@@ -199,7 +198,7 @@ def test_a_missing_bucket_is_an_absent_error(
         lambda: store.read_versioned("k"),
         lambda: list(store.list("")),
     ):
-        with pytest.raises(AbsentError, match=r"\Abucket|no-such-bucket-here") as caught:
+        with pytest.raises(AbsentError, match="no-such-bucket-here") as caught:
             act()
         assert "\n" not in str(caught.value)
 

@@ -80,7 +80,9 @@ def test_a_name_is_normalised_as_packaging_does(name: str) -> None:
         assert normalise_name(name) == expected
 
 
-@pytest.mark.parametrize("text", ["1.0\u017f", "1.0po\u017ft1", "\uff11.0", "1.0+\u212a", "1" * 5000, "", "1.0.*"])
+@pytest.mark.parametrize(
+    "text", ["1.0\u017f", "1.0po\u017ft1", "\uff11.0", "1.0+\u212a", "1" * 5000, "", "1.0.*"]
+)
 def test_odd_letters_and_sizes_are_not_versions(text: str) -> None:
     """Letters that only look like ASCII, wildcards and endless numbers are refused with our own error."""
     with pytest.raises(ConfigurationError):

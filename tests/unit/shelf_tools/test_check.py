@@ -138,5 +138,6 @@ def test_a_pin_without_content_counts_as_there() -> None:
 
 def test_each_lack_is_told_once() -> None:
     """Two ways to one lack are one line."""
-    metadata = _Metadata(("z", "z; extra == 'x'"), extras=("x",))
-    assert len(_check(["a[x]==1"], a=metadata).missing) == 1
+    metadata = _Metadata(("z", "z", "y; extra == 'x'"), extras=("x",))
+    found = _check(["a[x]==1"], a=metadata).missing
+    assert [(one.requirement, one.needed_by) for one in found] == [("z", "a==1"), ("y", "a[x]==1")]

@@ -59,8 +59,10 @@ def test_runpath_wins_over_rpath(tmp_path: Path) -> None:
     """DT_RPATH counts where there is no DT_RUNPATH, as for ld.so."""
     both = read_elf(_write(tmp_path, elf([(RPATH, "/a"), (RUNPATH, "/b")])))
     only = read_elf(_write(tmp_path, elf([(RPATH, "/a")])))
-    assert both.native is not None and both.native.runpath == ("/b",)
-    assert only.native is not None and only.native.runpath == ("/a",)
+    assert both.native is not None
+    assert both.native.runpath == ("/b",)
+    assert only.native is not None
+    assert only.native.runpath == ("/a",)
 
 
 def test_the_machine_is_told_as_targets_tell_it(tmp_path: Path) -> None:
@@ -117,7 +119,10 @@ def test_a_real_library_agrees_with_readelf() -> None:
     modules = sorted(Path(sys.base_prefix).glob("lib/python3*/lib-dynload/_ssl*.so"))
     if readelf is None or not modules:
         pytest.skip("no readelf or no extension module to compare")
-    said = subprocess.run([readelf, "-d", modules[0]], capture_output=True, text=True, timeout=30).stdout
+    said = subprocess.run(
+        [readelf, "-d", modules[0]], capture_output=True, text=True, timeout=30, check=True
+    ).stdout
     needed = [line.split("[")[1].rstrip("]") for line in said.splitlines() if "(NEEDED)" in line]
     found = read_elf(modules[0]).native
-    assert found is not None and list(found.needed) == needed
+    assert found is not None
+    assert list(found.needed) == needed

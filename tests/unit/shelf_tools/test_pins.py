@@ -73,12 +73,18 @@ def test_markers_are_those_of_the_target(marker: str, on_x86: bool, on_arm: bool
 
 
 @pytest.mark.parametrize("marker", ["platform_release >= '5'", "platform_version == 'x'"])
-def test_a_marker_on_the_kernel_never_raises_something_else(marker: str) -> None:
-    """What a target does not say is decided as absent, or is an error of ours."""
+def test_a_marker_on_the_kernel_does_not_hold(marker: str) -> None:
+    """What a target does not say is absent, whatever the curator's own kernel."""
     try:
-        assert holds(marker, X86) is False
-    except ConfigurationError as error:
-        assert "cannot be decided" in str(error)
+        assert not holds(marker, X86)
+    except ConfigurationError as said:  # older packaging compares no empty version
+        pytest.skip(str(said))
+
+
+def test_a_marker_that_cannot_be_decided_is_an_error() -> None:
+    """A comparison that PEP 508 does not define is an error of ours, with the line and the pin."""
+    with pytest.raises(ConfigurationError, match=r"requirements:1: a==1: the marker .* cannot be decided"):
+        _lines("a==1 ; os_name ~= 'posix'")
 
 
 def test_the_environment_has_every_marker_of_packaging() -> None:
@@ -120,7 +126,7 @@ def test_a_file_that_a_real_tool_wrote_is_read(tool: str, tmp_path: Path) -> Non
     (tmp_path / "r.in").write_text("requests[socks]==2.32.3\ncolorama==0.4.6 ; sys_platform == 'win32'\n")
     compile_ = ["uv", "pip", "compile"] if tool == "uv" else ["piptools", "compile"]
     argv = [sys.executable, "-m", *compile_, "-q", "--generate-hashes", "-o", "r.txt", "r.in"]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, timeout=120)
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, timeout=120, check=False)
     if done.returncode:
         pytest.skip("the package index cannot be reached")
     found = {one.pin.name: one for one in read_pins(tmp_path / "r.txt")}
