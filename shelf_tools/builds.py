@@ -14,15 +14,9 @@ from backports import zstd
 
 from cloudimport.errors import AbsentError, CloudImportError, CorruptError, FormatError
 from cloudimport.format import codec, keys
-from cloudimport.format.records import (
-    BuildPointer,
-    Content,
-    Extents,
-    Layout,
-    Ref,
-    canonical,
-    sha256,
-)
+from cloudimport.format.content import Content
+from cloudimport.format.layout import BuildPointer, Layout
+from cloudimport.format.records import Extents, Ref, canonical, sha256
 from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
 from shelf_tools.indexing import Built

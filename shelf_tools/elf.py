@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from elftools.elf.elffile import ELFFile
 
-from cloudimport.format.records import Native
+from cloudimport.format.content import Native
 
 MAGIC = b"\x7fELF"
 #: Dynamic entries that are read, at the most. The largest library seen (torch) has 60.

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from cloudimport.errors import ConfigurationError
 from cloudimport.format.closure import closures
+from cloudimport.format.content import Content, Native
+from cloudimport.format.layout import Layout
 from cloudimport.format.modules import modules
-from cloudimport.format.records import FORMAT, Content, Extents, Layout, Native, canonical
+from cloudimport.format.records import FORMAT, Extents, canonical
 from cloudimport.ids import Target
 
 _LETTERS = {"source": "s", "bytecode": "b", "native": "n", "metadata": "m", "script": "x", "data": "d"}

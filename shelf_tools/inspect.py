@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from cloudimport.errors import ConfigurationError
 from cloudimport.format import keys
-from cloudimport.format.records import BuildPointer
+from cloudimport.format.layout import BuildPointer
 from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig

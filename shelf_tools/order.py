@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from cloudimport.format.records import Content
+from cloudimport.format.content import Content
 
 #: A build's data files are all eager when there are no more than this many, of this many bytes together:
 #: some 15 us a file and one block, against a loud ENOENT for C code that opens one by itself.

@@ -9,7 +9,9 @@ from typing import BinaryIO, NamedTuple
 
 from backports import zstd
 
-from cloudimport.format.records import BLOCK_SIZE, Block, Content, Extents, Layout, Pack
+from cloudimport.format.content import Content
+from cloudimport.format.layout import Block, Layout, Pack
+from cloudimport.format.records import BLOCK_SIZE, Extents
 from shelf_tools.install import code_file
 from shelf_tools.order import Item, Order
 

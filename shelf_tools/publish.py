@@ -21,8 +21,9 @@ from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Dependency
 
 from cloudimport.errors import CloudImportError, ConfigurationError
+from cloudimport.format.content import Content
 from cloudimport.format.modules import modules
-from cloudimport.format.records import Content, Ref, sha256
+from cloudimport.format.records import Ref, sha256
 from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, Target, normalise_name
 from cloudimport.sources.base import Source

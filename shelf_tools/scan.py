@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cloudimport.errors import ConfigurationError, FormatError
-from cloudimport.format.records import Content, File, Native, check_files, check_path
+from cloudimport.format.content import Content, File, Native, check_files
+from cloudimport.format.records import check_path
 from cloudimport.ids import Pin, Target, normalise_name
 from shelf_tools.elf import MAGIC, Elf, read_elf
 

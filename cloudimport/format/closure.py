@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cloudimport.format.records import Native
+from cloudimport.format.content import Native
 
 #: (number of the build, number of the file in the build).
 Key = tuple[int, int]

@@ -9,7 +9,7 @@ import os
 from io import FileIO
 
 from cloudimport.errors import AbsentError, DeniedError, FetchError, UnreachableError
-from cloudimport.sources.reading import is_empty, join, too_short
+from cloudimport.sources.reading import is_empty, join, lacks, too_short
 
 
 class FolderSource:
@@ -36,11 +36,10 @@ class FolderSource:
     def _read(self, path: str, key: str, start: int, length: int | None) -> bytes:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
-            want = max(size - start, 0) if length is None else length
-            if start + want > size:
+            if lacks(start, length, size):
                 raise too_short(join(self.url, key), key, start, length, size)
             file.seek(start)
-            return self._exactly(file, want, key)
+            return self._exactly(file, size - start if length is None else length, key)
 
     def _exactly(self, file: FileIO, want: int, key: str) -> bytes:
         pieces: list[bytes] = []

@@ -24,7 +24,7 @@ from cloudimport.errors import (
 )
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.helper import helper_command, helper_path
-from cloudimport.sources.reading import final, is_empty, join, too_short
+from cloudimport.sources.reading import final, is_empty, join, lacks, too_short
 
 #: Seconds that a helper gets to end by itself once nobody speaks to it.
 _GRACE = 1.0
@@ -58,7 +58,7 @@ class ForeignSource:
             raise UnreachableError(text, key=key) from error
         if "error" in answer:
             raise self._typed(answer, key)
-        if length is not None and len(body) != length:
+        if lacks(start, length, start + len(body)):
             raise too_short(join(self.url, key), key, start, length, None)
         return body
 

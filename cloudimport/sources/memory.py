@@ -10,7 +10,7 @@ import importlib
 from typing import Any
 
 from cloudimport.errors import AbsentError, ConfigurationError
-from cloudimport.sources.reading import is_empty, join, too_short
+from cloudimport.sources.reading import is_empty, join, lacks, too_short
 
 
 class MemorySource:
@@ -28,10 +28,9 @@ class MemorySource:
             data = bytes(self._open().cat_file(join(self.url, key)))
         except (FileNotFoundError, IsADirectoryError) as error:
             raise AbsentError(f"{join(self.url, key)}: there is no such object", key=key) from error
-        end = len(data) if length is None else start + length
-        if start > len(data) or end > len(data):
+        if lacks(start, length, len(data)):
             raise too_short(join(self.url, key), key, start, length, len(data))
-        return data[start:end]
+        return data[start:] if length is None else data[start : start + length]
 
     def _open(self) -> Any:
         if self._system is None:

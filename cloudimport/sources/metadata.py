@@ -7,6 +7,7 @@ are link-local and never go through a proxy. Import budget: ``json``, on use.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 
 from cloudimport.errors import ConfigurationError, DeniedError, FetchError, UnreachableError
 from cloudimport.sources.config import SourceConfig
@@ -35,15 +36,19 @@ def from_container(config: SourceConfig) -> Credentials:
     headers = {"accept": "application/json"}
     if token := _container_token(environ):
         headers["authorization"] = token
-    return _parse_credentials(_ask(_client(config), "GET", origin, path, headers), str(origin))
+    with closing(_client(config)) as client:
+        return _parse_credentials(_ask(client, "GET", origin, path, headers), str(origin))
 
 
 def from_instance(config: SourceConfig) -> Credentials:
     """Return the instance role's credentials. Raises DeniedError if there is no such service."""
     base = config.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or _IMDS
     origin, path = _parse(base)
-    path = path.rstrip("/")
-    client = _client(config)
+    with closing(_client(config)) as client:
+        return _parse_credentials(_ask_instance(client, origin, path.rstrip("/")), str(origin))
+
+
+def _ask_instance(client: HttpClient, origin: Origin, path: str) -> bytes:
     try:
         token = _ask(client, "PUT", origin, f"{path}/latest/api/token", _ttl()).decode("latin-1")
     except UnreachableError as error:
@@ -57,9 +62,7 @@ def from_instance(config: SourceConfig) -> Credentials:
     names = _ask(client, "GET", origin, roles, headers).decode("latin-1").split()
     if not names:
         raise DeniedError(f"the instance at {origin} has no IAM role")
-    data = _ask(client, "GET", origin, roles + names[0], headers)
-    client.close()
-    return _parse_credentials(data, str(origin))
+    return _ask(client, "GET", origin, roles + names[0], headers)
 
 
 def _ttl() -> dict[str, str]:

@@ -15,6 +15,14 @@ def is_empty(start: int, length: int | None) -> bool:
     return length == 0
 
 
+def lacks(start: int, length: int | None, size: int) -> bool:
+    """Return whether an object of ``size`` bytes lacks some of a window.
+
+    A window that begins at the end lacks its first byte, as in HTTP (RFC 9110, section 14.1.2).
+    """
+    return 0 < start >= size if length is None else start + length > size
+
+
 def final(error: UnreachableError) -> UnreachableError:
     """Return ``error``, marked as one that trying again does not mend."""
     error.retryable = False

@@ -18,7 +18,7 @@ from cloudimport.sources.http import HttpClient, Limits
 from cloudimport.sources.origin import Origin
 from cloudimport.sources.profiles import Profiles
 from cloudimport.sources.proxies import Proxies
-from cloudimport.sources.reading import final, is_empty, join, too_short
+from cloudimport.sources.reading import final, is_empty, join, lacks, too_short
 from cloudimport.sources.s3_endpoint import DEFAULT_REGION, S3Error, check_bucket, locate, parse_error
 from cloudimport.sources.sigv4 import Credentials, quote, sign
 from cloudimport.sources.wire import HttpError, Response
@@ -112,14 +112,10 @@ class S3Source:
             raise (unreachable if error.passing else final(unreachable)) from error
 
     def _checked(self, response: Response, key: str, start: int, length: int | None) -> bytes:
-        body = response.body
-        if response.status == 206:
-            size = self._check_range(response, key, start)
-        else:
-            size = None if length is not None else start + len(body)
-        if (length is not None and len(body) != length) or (size is not None and size < start):
+        size = self._check_range(response, key, start) if response.status == 206 else None
+        if lacks(start, length, start + len(response.body)):
             raise too_short(join(self.url, key), key, start, length, size)
-        return body
+        return response.body
 
     def _check_range(self, response: Response, key: str, start: int) -> int | None:
         """Return the object's size. Raises UnreachableError if the body is not what it says it is."""

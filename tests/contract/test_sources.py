@@ -152,8 +152,8 @@ def test_reads_nothing_where_nothing_is_asked_for(source: Source) -> None:
     assert source.read("shelf.json", 1, 0) == b""
 
 
-@pytest.mark.parametrize(("start", "length"), [(0, 3), (1, 2), (2, 1), (100, 1)])
-def test_a_window_past_the_end_is_an_error(source: Source, start: int, length: int) -> None:
+@pytest.mark.parametrize(("start", "length"), [(0, 3), (1, 2), (2, 1), (2, None), (100, 1), (100, None)])
+def test_a_window_past_the_end_is_an_error(source: Source, start: int, length: int | None) -> None:
     """Bytes that the object does not have are an UnreachableError that is final, never a short result."""
     with pytest.raises(UnreachableError) as caught:
         source.read("shelf.json", start, length)

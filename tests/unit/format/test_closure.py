@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudimport.format.closure import closures
-from cloudimport.format.records import Native
+from cloudimport.format.content import Native
 
 
 def _closures(*natives: tuple[str, str, list[str], list[str]]) -> dict[str, list[str]]:

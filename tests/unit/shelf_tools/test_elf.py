@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudimport.format.records import Native
+from cloudimport.format.content import Native
 from shelf_tools.elf import read_elf
 
 NEEDED, STRTAB, SONAME, RPATH, STRSZ, RUNPATH = 1, 5, 14, 15, 10, 29

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloudimport.errors import FormatError
-from cloudimport.format.records import Content, Native
+from cloudimport.format.content import Content, Native
 from cloudimport.ids import Pin, Target
 from shelf_tools.scan import kind_of, scan
 from tests.unit.shelf_tools.test_elf import AARCH64, NEEDED, RUNPATH, elf

@@ -1,0 +1,130 @@
+"""WHERE a build's bytes lie: the layout record, and the pointer of a build (docs/format.md, sections 6 and 7). Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cloudimport.errors import ConfigurationError, FormatError
+from cloudimport.format.records import BLOCK_SIZE, FORMAT, Extents, Ref, canonical, check_extents, parse
+from cloudimport.ids import Target, check_digest, normalise_version
+
+
+class Pack(NamedTuple):
+    """An object that holds blocks: version and target of the key, digest and size of the stored bytes."""
+
+    version: str
+    target: str
+    digest: str
+    size: int
+
+
+class Block(NamedTuple):
+    """One stored frame: pack number, offset and length in the pack, plain size, codec (0 raw, 1 zstd), digest."""
+
+    pack: int
+    offset: int
+    length: int
+    size: int
+    codec: int
+    digest: str
+
+
+class Layout(NamedTuple):
+    """WHERE a content's bytes and bytecode lie (docs/format.md, section 6)."""
+
+    name: str
+    version: str
+    target: str
+    content: str
+    order: str
+    magic: str
+    lead: int
+    packs: tuple[Pack, ...]
+    blocks: tuple[Block, ...]
+    files: tuple[Extents, ...]
+    code: dict[str, Extents]
+    eager: tuple[int, ...]
+    follow: dict[str, tuple[str, ...]]
+
+    def encode(self) -> bytes:
+        """Return the layout's canonical bytes."""
+        record = {**self._asdict(), "format": FORMAT, "kind": "layout"}
+        record["follow"] = [[name, list(paths)] for name, paths in self.follow.items()]
+        return canonical(record)
+
+    @classmethod
+    def decode(cls, data: bytes, what: str = "layout") -> Layout:
+        """Return the layout that ``data`` holds, with every number checked. Raises FormatError."""
+        record = parse(data, "layout", what)
+        try:
+            layout = cls(
+                record["name"],
+                record["version"],
+                record["target"],
+                check_digest(record["content"]),
+                record["order"],
+                record["magic"],
+                int(record["lead"]),
+                tuple(_pack(*row) for row in record["packs"]),
+                tuple(Block(*map(int, row[:5]), check_digest(row[5])) for row in record["blocks"]),
+                tuple(tuple(map(int, row)) for row in record["files"]),
+                {path: tuple(map(int, row)) for path, row in record["code"].items()},
+                tuple(map(int, record["eager"])),
+                {name: tuple(paths) for name, paths in record["follow"]},
+            )
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, ConfigurationError) as error:
+            raise FormatError(f"{what} is not a well-formed layout: {error!r}") from None
+        layout.check(what)
+        return layout
+
+    def check(self, what: str = "layout") -> None:
+        """Check that blocks lie in their packs and extents in their blocks. Raises FormatError."""
+        for block in self.blocks:
+            inside = (
+                0 <= block.pack < len(self.packs)
+                and block.offset >= 0
+                and block.length > 0
+                and block.offset + block.length <= self.packs[block.pack].size
+                and 0 < block.size <= BLOCK_SIZE
+                and (block.length == block.size if block.codec == 0 else block.length < block.size)
+                and block.codec in (0, 1)
+            )
+            if not inside:
+                raise FormatError(f"{what}: a block does not lie in its pack: {block}")
+        sizes = [block.size for block in self.blocks]
+        for row in (*self.files, *self.code.values()):
+            check_extents(row, sizes, what)
+        if not 0 <= self.lead <= len(self.blocks) or any(not 0 <= f < len(self.files) for f in self.eager):
+            raise FormatError(f"{what}: the lead or an eager mark is out of range")
+
+
+def _pack(version: str, target: str, digest: str, size: int) -> Pack:
+    """Return a pack's row. Raises ValueError unless version and target are in their normal form."""
+    if normalise_version(version) != version or str(Target.parse(target)) != target:
+        raise ValueError(f"{version!r} or {target!r} is not in its normal form")
+    return Pack(version, target, check_digest(digest), int(size))
+
+
+class BuildPointer(NamedTuple):
+    """``build.json``: the one pointer of a build (docs/format.md, section 7)."""
+
+    name: str
+    version: str
+    target: str
+    content: Ref
+    layout: Ref
+    provenance: Ref
+
+    def encode(self) -> bytes:
+        """Return the pointer's canonical bytes."""
+        return canonical({**self._asdict(), "format": FORMAT, "kind": "build"})
+
+    @classmethod
+    def decode(cls, data: bytes, what: str) -> BuildPointer:
+        """Return the pointer that ``data`` holds. Raises FormatError."""
+        record = parse(data, "build", what)
+        refs = (Ref.parse(record.get(part), f"{what}: {part}") for part in ("content", "layout", "provenance"))
+        try:
+            return cls(record["name"], record["version"], record["target"], *refs)
+        except KeyError as error:
+            raise FormatError(f"{what} lacks {error}") from None
