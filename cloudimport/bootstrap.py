@@ -255,8 +255,8 @@ def _after_fork() -> None:
 
 
 def _read_text(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    with open(path, "rb") as file:
+        return requirements.decode(file.read())
 
 
 def _read_lock(settings: Settings) -> Lock:

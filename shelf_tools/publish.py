@@ -288,7 +288,7 @@ class _Target:
             way = running[done]
             try:
                 for note in done.result() or ():
-                    self._report.note(note if note.startswith(way.pin.name) else f"{way.pin}: {note}")
+                    self._report.note(note if note.startswith(f"{way.pin}:") else f"{way.pin}: {note}")
             except CloudImportError as error:
                 errors[way.pin] = _named(way, error)
             self._report.step(str(way.pin))
@@ -298,7 +298,7 @@ class _Target:
 
 def _named(way: _Pin, error: CloudImportError) -> str:
     text = str(error)
-    return text if way.pin.name in text else f"{way.requirement.where}: {way.pin}: {text}"
+    return text if str(way.pin) in text else f"{way.requirement.where}: {way.pin}: {text}"
 
 
 def _scan(way: _Pin, target: Target, notes: list[str]) -> Content:

@@ -27,7 +27,7 @@ DENIED = tuple(
     settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname
     personality nfsservctl vm86 vm86old uselib ustat sysfs _sysctl
     move_pages migrate_pages mbind set_mempolicy
-    """.split()  # noqa: SIM905 (a list of names to be read, not of strings)
+    """.split()
 )
 #: What clone() must not do: a namespace of its own (sched.h, CLONE_NEW*).
 _CLONE_NEW = 0x7E020000

@@ -119,7 +119,7 @@ def _import_all(
     deadline = time.monotonic() + limits.wall_seconds
     deaths = 0
     while modules:
-        left = int(deadline - time.monotonic())
+        left = round(deadline - time.monotonic())
         if left < 1 or deaths > _MOST_DEATHS:
             why = "the time for tracing was used up" if left < 1 else "too many modules ended the process"
             said.failed.update(dict.fromkeys(modules, f"not tried: {why}"))

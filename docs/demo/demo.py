@@ -45,12 +45,14 @@ def main() -> None:
     if not below_root or any(pandas.__file__.startswith(folder) for folder in site.getsitepackages()):
         raise SystemExit("pandas did not come from the shelf")
 
-    print(f"install() {_ms(installed_at - start)}, import requests {_ms(requests_at - installed_at)}, ", end="")
-    print(f"import pandas {_ms(pandas_at - requests_at)}")
-    stats = cloudimport.stats()
-    fetched = f"{stats['bytes_fetched'] / 1e6:.1f} MB in {stats['requests']:.0f} requests"
-    print(f"fetched {fetched} ({stats['round_trips']:.0f} round trips, {stats['blocks_fetched']:.0f} blocks); ", end="")
-    print(f"cache: {stats['cache_hits']:.0f} hits, {stats['cache_misses']:.0f} misses")
+    took = f"import requests {_ms(requests_at - installed_at)}, import pandas {_ms(pandas_at - requests_at)}"
+    print(f"install() {_ms(installed_at - start)}, {took}")
+    count = cloudimport.stats()
+    print(
+        f"fetched {count['bytes_fetched'] / 1e6:.1f} MB in {count['requests']:.0f} requests "
+        f"({count['round_trips']:.0f} round trips, {count['blocks_fetched']:.0f} blocks); "
+        f"cache: {count['cache_hits']:.0f} hits, {count['cache_misses']:.0f} misses"
+    )
 
 
 def _ms(seconds: float) -> str:

@@ -28,7 +28,7 @@ run() {
 }
 say "first run: the cache is empty"
 run
-say "second run: everything is in the cache"
+say "second run: the same cache"
 run
 say "third run: the shelf is gone"
 mv "$demo/shelf" "$demo/shelf.away"

@@ -77,14 +77,20 @@ def test_order_is_that_of_first_use(tmp_path: Path) -> None:
 
 def test_sources_are_told_from_bytecode(tmp_path: Path) -> None:
     """Without code objects the sources are read, and a source that is looked at counts as a file."""
-    files = {"demo/__init__.py": "import inspect, demo.x\ninspect.getsource(demo.x)\n", "demo/x.py": "y = 1\n"}
+    files = {
+        "demo/__init__.py": "import inspect, demo.x\ninspect.getsource(demo.x)\n",
+        "demo/x.py": "y = 1\n",
+    }
     found = traced(tmp_path, files, ["demo"])
     assert ("demo", "demo/x.py", "file") in found.opened
     assert ("demo", "demo/__init__.py", "file") not in found.opened
     assert found.c_opened == ()
     shutil.rmtree(tmp_path / "demo")
     found = traced(tmp_path, files, ["demo"], code=None)
-    assert [(path, kind) for _, path, kind in found.opened] == [("demo/__init__.py", "file"), ("demo/x.py", "file")]
+    assert [(path, kind) for _, path, kind in found.opened] == [
+        ("demo/__init__.py", "file"),
+        ("demo/x.py", "file"),
+    ]
 
 
 def test_files_that_c_code_opens_are_found(tmp_path: Path) -> None:
@@ -96,7 +102,9 @@ def test_files_that_c_code_opens_are_found(tmp_path: Path) -> None:
         "demo/by-python.bin": "2",
         "demo/by-nobody.bin": "3",
     }
-    other = built(tmp_path, "other", {"other/__init__.py": C_OPEN + "c_open('theirs')\n", "other/theirs": "4"})
+    other = built(
+        tmp_path, "other", {"other/__init__.py": C_OPEN + "c_open('theirs')\n", "other/theirs": "4"}
+    )
     found = traced(tmp_path, files, ["demo"], {"other": other})
     assert found.c_opened == ("demo/by-c.bin",)
     assert ("other", "other/theirs", "file") in found.opened
@@ -191,7 +199,9 @@ def test_module_that_hangs_is_noted(tmp_path: Path) -> None:
 
 def test_module_that_hangs_for_good_ends_at_the_wall_limit(tmp_path: Path) -> None:
     """A module that blocks its alarm is killed at the wall limit; the rest is not tried, and said so."""
-    hangs = "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\ntime.sleep(600)\n"
+    hangs = (
+        "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\ntime.sleep(600)\n"
+    )
     files = {"hangs.py": hangs, "last.py": ""}
     found = traced(tmp_path, files, ["hangs", "last"], limits=replace(TRACE_LIMITS, wall_seconds=2))
     assert found.failed == {
@@ -204,9 +214,10 @@ def test_lies_from_inside_change_nothing(tmp_path: Path) -> None:
     """Reports that a module forges name nothing outside the trees, and noise does no harm."""
     forged = """\
 import os
-noise = b'{"x": 1}\\n[1]\\n["open", "../../etc/passwd"]\\n["open", "no/such"]\\n["native", 5]\\n["end"]\\n' + b'[' * 100000 + b'\\n'
+noise = b'{"x": 1}\\n[1]\\n["open", "../../etc/passwd"]\\n["open", "no/such"]\\n["native", 5]\\n["end"]\\n'
+noise += b'[' * 100000 + b'\\n'
 for fd in range(3, 20):
-    try: os.write(fd, noise + b'["end", "other", ""]\\n["begin", "elsewhere"]\\n["open", "demo_data"]')
+    try: os.write(fd, noise + b'["end", "other", ""]\\n["begin", "elsewhere"]\\n["open", "demo_data"]\\n')
     except OSError: pass
 print("to stdout"); os.system("echo to stdout")
 """
@@ -251,7 +262,9 @@ def test_traces_that_share_a_dependency_do_not_see_each_other(tmp_path: Path) ->
     found: dict[str, Trace] = {}
 
     def work(letter: str) -> None:
-        files = {"demo/__init__.py": f"import time\ntime.sleep(0.5)\nimport other.{letter}\ntime.sleep(0.5)\n"}
+        files = {
+            "demo/__init__.py": f"import time\ntime.sleep(0.5)\nimport other.{letter}\ntime.sleep(0.5)\n"
+        }
         found[letter] = traced(tmp_path / letter, files, ["demo"], {"other": other})
 
     threads = [threading.Thread(target=work, args=(letter,)) for letter in "ab"]
@@ -260,7 +273,10 @@ def test_traces_that_share_a_dependency_do_not_see_each_other(tmp_path: Path) ->
     for thread in threads:
         thread.join()
     for letter in "ab":
-        assert [path for _, path, _ in found[letter].opened][1:] == ["other/__init__.py", f"other/{letter}.py"]
+        assert [path for _, path, _ in found[letter].opened][1:] == [
+            "other/__init__.py",
+            f"other/{letter}.py",
+        ]
 
 
 def test_no_interpreter_is_a_note(tmp_path: Path) -> None:

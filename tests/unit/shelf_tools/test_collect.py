@@ -15,6 +15,7 @@ BOUNDS = Bounds(bytes=1 << 20, files=100, file_bytes=1 << 19)
 
 
 def member(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
+    """Return an entry for ``stream``."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     for field, value in fields.items():
@@ -23,6 +24,7 @@ def member(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarI
 
 
 def stream(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.GNU_FORMAT) -> io.BytesIO:
+    """Return a tar stream of the entries."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=form) as archive:
         for info, data in members:
@@ -32,6 +34,7 @@ def stream(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.GNU_FORM
 
 
 def names(folder: Path) -> list[str]:
+    """Return everything below ``folder``."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
@@ -39,8 +42,11 @@ def test_files_arrive_with_contents_and_one_mode_bit(tmp_path: Path) -> None:
     """Contents arrive; of the modes only executable or not does, whatever the umask."""
     old = os.umask(0o077)
     try:
-        collect(stream(member("a/b/x.py", b"1" * 1000, mode=0o600), member("bin/y", b"2", mode=0o7711 & 0o777)),
-                tmp_path, BOUNDS)
+        collect(
+            stream(member("a/b/x.py", b"1" * 1000, mode=0o600), member("bin/y", b"2", mode=0o7711 & 0o777)),
+            tmp_path,
+            BOUNDS,
+        )
     finally:
         os.umask(old)
     assert (tmp_path / "a/b/x.py").read_bytes() == b"1" * 1000
@@ -61,7 +67,9 @@ def test_long_names_arrive(tmp_path: Path) -> None:
 def test_empty_folders_and_bytecode_are_dropped(tmp_path: Path) -> None:
     """Empty folders and whatever lies in ``__pycache__`` are no part of a tree."""
     folder = member("empty", type=tarfile.DIRTYPE)
-    collect(stream(folder, member("p/__pycache__/x.pyc", b"x" * 600), member("p/x.py", b"y")), tmp_path, BOUNDS)
+    collect(
+        stream(folder, member("p/__pycache__/x.pyc", b"x" * 600), member("p/x.py", b"y")), tmp_path, BOUNDS
+    )
     assert names(tmp_path) == ["p", "p/x.py"]
 
 
@@ -146,7 +154,9 @@ def test_stream_that_ends_early_is_refused(tmp_path: Path, cut: int) -> None:
         collect(io.BytesIO(data), tmp_path, BOUNDS)
 
 
-@pytest.mark.parametrize("data", [b"\x7fELF" * 512, b"x" * 1024, stream(member("a")).getvalue().replace(b"ustar", b"Ustar", 1)])
+@pytest.mark.parametrize(
+    "data", [b"\x7fELF" * 512, b"x" * 1024, stream(member("a")).getvalue().replace(b"ustar", b"Ustar", 1)]
+)
 def test_other_data_is_refused(tmp_path: Path, data: bytes) -> None:
     """What is no tar stream, or has a wrong checksum, is refused."""
     with pytest.raises(OutputError, match="not a tar stream"):

@@ -12,6 +12,7 @@ from shelf_tools import process
 
 
 def python(text: str) -> list[str]:
+    """Return a command that runs ``text``."""
     return [sys.executable, "-I", "-S", "-c", text]
 
 
@@ -35,7 +36,7 @@ def test_environment_is_what_is_given() -> None:
 
 def test_noisy_process_neither_blocks_nor_grows() -> None:
     """Megabytes on both outputs end well, and the kept parts are the start and the end, bounded."""
-    text = "import sys\nfor n in range(40):\n sys.stderr.write(f'{n:7}\\n' * 8192); sys.stdout.write('x' * (1 << 20))"
+    text = "import sys\nfor n in range(40):\n sys.stderr.write(f'{n:7}\\n' * 8192)\n sys.stdout.write('x' * (1 << 20))"
     done = process.run(python(text), timeout=60, env={})
     assert len(done.stdout) == process.KEEP
     assert len(done.stderr) == process.KEEP_ERRORS
@@ -44,12 +45,7 @@ def test_noisy_process_neither_blocks_nor_grows() -> None:
 
 def test_time_limit_kills_the_group_and_keeps_the_output() -> None:
     """At the time limit the process and its children die, and the error holds what was written."""
-    text = (
-        "import os, sys, time\n"
-        "pid = os.fork()\n"
-        "if pid: print(pid, flush=True)\n"
-        "time.sleep(600)\n"
-    )
+    text = "import os, sys, time\npid = os.fork()\nif pid: print(pid, flush=True)\ntime.sleep(600)\n"
     began = time.monotonic()
     with pytest.raises(process.ProcessTimeout, match="killed after 1 s") as caught:
         process.run(python(text), timeout=1, env={})
