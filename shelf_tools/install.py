@@ -22,7 +22,7 @@ from shelf_tools.process import Finished, ProcessError, ProcessTimeout
 from shelf_tools.sandbox import INSTALL_LIMITS, OUT, Limits, Sandbox
 from shelf_tools.scripts import SCRIPTS, scripts
 
-__all__ = ["InstallError", "Installed", "code_file", "install"]
+__all__ = ["INSTALL_LIMITS", "InstallError", "Installed", "code_file", "install"]
 
 #: Exit status of ``inside/install_wheel.py`` when it refuses a wheel.
 _REFUSED = 3

@@ -8,7 +8,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cloudimport.errors import FormatError
-from cloudimport.format.records import FORMAT, canonical, check_path, parse
+from cloudimport.format.records import (
+    FORMAT,
+    MALFORMED,
+    canonical,
+    check_path,
+    identity,
+    number,
+    one_of,
+    parse,
+    text,
+    texts,
+)
 from cloudimport.ids import check_digest
 
 KINDS = ("source", "bytecode", "native", "metadata", "script", "data")
@@ -69,27 +80,32 @@ class Content(NamedTuple):
         """Return the content that ``data`` holds. Raises FormatError."""
         record = parse(data, "content", what)
         try:
-            files = tuple(File(p, k, bool(x), int(s), check_digest(d)) for p, k, x, s, d in record["files"])
+            files = tuple(_file(*row) for row in record["files"])
             native = {
-                path: Native(tuple(n["needed"]), n["soname"], tuple(n["runpath"]))
+                check_path(path, what): Native(texts(n["needed"]), text(n["soname"]), texts(n["runpath"]))
                 for path, n in record["native"].items()
             }
             content = cls(
-                record["name"],
-                record["version"],
-                record["target"],
+                *identity(record["name"], record["version"], record["target"]),
                 files,
-                tuple(record["requires"]),
-                record["requires_python"],
-                tuple(record["extras"]),
+                texts(record["requires"]),
+                text(record["requires_python"]),
+                texts(record["extras"]),
                 native,
             )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except MALFORMED as error:
             raise FormatError(f"{what} is not a well-formed content: {error!r}") from None
         for file in files:
             check_path(file.path, what)
         check_files(files, what)
         return content
+
+
+def _file(path: object, kind: object, executable: object, size: object, digest: object) -> File:
+    """Return a file's row. Raises ValueError."""
+    if not isinstance(executable, bool):
+        raise ValueError(f"{path!r}: executable is not true or false")
+    return File(text(path), one_of(kind, KINDS), executable, number(size), check_digest(digest))
 
 
 def check_files(files: tuple[File, ...], what: str) -> None:

@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cloudimport.errors import ConfigurationError, FormatError
-from cloudimport.format.records import BLOCK_SIZE, FORMAT, Extents, Ref, canonical, check_extents, parse
-from cloudimport.ids import Target, check_digest, normalise_version
+from cloudimport.errors import FormatError
+from cloudimport.format.records import (
+    BLOCK_SIZE,
+    FORMAT,
+    MALFORMED,
+    Extents,
+    Ref,
+    canonical,
+    check_extents,
+    check_path,
+    identity,
+    number,
+    numbers,
+    one_of,
+    parse,
+    text,
+    texts,
+)
+from cloudimport.ids import check_digest
+
+ORDERS = ("trace", "static")
 
 
 class Pack(NamedTuple):
@@ -57,22 +75,21 @@ class Layout(NamedTuple):
         """Return the layout that ``data`` holds, with every number checked. Raises FormatError."""
         record = parse(data, "layout", what)
         try:
+            whose = identity(record["name"], record["version"], record["target"])
             layout = cls(
-                record["name"],
-                record["version"],
-                record["target"],
+                *whose,
                 check_digest(record["content"]),
-                record["order"],
-                record["magic"],
-                int(record["lead"]),
-                tuple(_pack(*row) for row in record["packs"]),
-                tuple(Block(*map(int, row[:5]), check_digest(row[5])) for row in record["blocks"]),
-                tuple(tuple(map(int, row)) for row in record["files"]),
-                {path: tuple(map(int, row)) for path, row in record["code"].items()},
-                tuple(map(int, record["eager"])),
-                {name: tuple(paths) for name, paths in record["follow"]},
+                one_of(record["order"], ORDERS),
+                check_magic(record["magic"]),
+                number(record["lead"]),
+                tuple(_pack(whose[0], *row) for row in record["packs"]),
+                tuple(_block(*row) for row in record["blocks"]),
+                tuple(tuple(numbers(row)) for row in record["files"]),
+                {check_path(path, what): tuple(numbers(row)) for path, row in record["code"].items()},
+                tuple(numbers(record["eager"])),
+                {text(name): texts(paths) for name, paths in record["follow"]},
             )
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, ConfigurationError) as error:
+        except MALFORMED as error:
             raise FormatError(f"{what} is not a well-formed layout: {error!r}") from None
         layout.check(what)
         return layout
@@ -98,11 +115,24 @@ class Layout(NamedTuple):
             raise FormatError(f"{what}: the lead or an eager mark is out of range")
 
 
-def _pack(version: str, target: str, digest: str, size: int) -> Pack:
+def _pack(name: str, version: object, target: object, digest: object, size: object) -> Pack:
     """Return a pack's row. Raises ValueError unless version and target are in their normal form."""
-    if normalise_version(version) != version or str(Target.parse(target)) != target:
-        raise ValueError(f"{version!r} or {target!r} is not in its normal form")
-    return Pack(version, target, check_digest(digest), int(size))
+    return Pack(*identity(name, version, target)[1:], check_digest(digest), number(size))
+
+
+def _block(
+    pack: object, offset: object, length: object, size: object, codec: object, digest: object
+) -> Block:
+    """Return a block's row. Raises ValueError."""
+    return Block(*numbers([pack, offset, length, size, codec]), check_digest(digest))
+
+
+def check_magic(magic: object) -> str:
+    """Return a pyc magic number (4 bytes, hexadecimal), or "" for none. Raises ValueError."""
+    found = text(magic)
+    if len(found) not in (0, 8) or not set(found) <= set("0123456789abcdef"):
+        raise ValueError(f"{found[:20]!r} is not a pyc magic number")
+    return found
 
 
 class BuildPointer(NamedTuple):
@@ -123,8 +153,8 @@ class BuildPointer(NamedTuple):
     def decode(cls, data: bytes, what: str) -> BuildPointer:
         """Return the pointer that ``data`` holds. Raises FormatError."""
         record = parse(data, "build", what)
-        refs = (Ref.parse(record.get(part), f"{what}: {part}") for part in ("content", "layout", "provenance"))
+        refs = [Ref.parse(record.get(part), f"{what}: {part}") for part in ("content", "layout", "provenance")]
         try:
-            return cls(record["name"], record["version"], record["target"], *refs)
-        except KeyError as error:
-            raise FormatError(f"{what} lacks {error}") from None
+            return cls(*identity(record["name"], record["version"], record["target"]), *refs)
+        except MALFORMED as error:
+            raise FormatError(f"{what} is not a well-formed build: {error!r}") from None

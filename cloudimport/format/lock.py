@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cloudimport.errors import ConfigurationError, FormatError
 from cloudimport.format import requirements
-from cloudimport.format.records import FORMAT, Ref, parse
+from cloudimport.format.records import FORMAT, MALFORMED, Ref, parse, text, texts
 
 
 class Lock(NamedTuple):
@@ -30,18 +30,19 @@ class Lock(NamedTuple):
         return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
-    def decode(cls, text: str, path: str) -> Lock:
-        """Return the lock that ``text`` holds. Raises ConfigurationError that names ``path``."""
+    def decode(cls, data: str, path: str) -> Lock:
+        """Return the lock that ``data`` holds. Raises ConfigurationError that names ``path``."""
         try:
-            record = parse(text, "lock", path)
-            lines = tuple(str(line) for line in record["requirements"])
+            record = parse(data, "lock", path)
+            lines = texts(record["requirements"])
             targets = {target: Ref.parse(row["index"], path) for target, row in record["targets"].items()}
+            shelf = text(record.get("shelf", ""))
             if record["requirements_sha256"] != requirements.digest(lines):
                 raise FormatError(f"{path}: requirements_sha256 does not match the requirements that it lists")
-            return cls(str(record.get("shelf", "")), lines, targets)
+            return cls(shelf, lines, targets)
         except FormatError as error:
             raise ConfigurationError(f"{error}: make it again with 'shelf publish --lock'") from None
-        except (KeyError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             raise ConfigurationError(
                 f"{path} is not a well-formed lockfile ({error!r}): make it again with 'shelf publish --lock'"
             ) from None

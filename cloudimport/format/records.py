@@ -6,10 +6,11 @@ docs/format.md, sections 2, 5 and 9. Import budget: ``json``; ``hashlib`` on fir
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from cloudimport.errors import ConfigurationError, FormatError
-from cloudimport.ids import Target, check_digest
+from cloudimport.ids import Target, check_digest, normalise_name, normalise_version
 
 FORMAT = 1
 #: Plain bytes of a block, at the most (docs/format.md, section 6).
@@ -53,6 +54,68 @@ def is_size(value: object) -> bool:
     return type(value) is int and 0 <= value <= RECORD_SIZE
 
 
+#: What a field of the wrong type or shape raises where it is first used; RecursionError: JSON nested too deep.
+MALFORMED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    ConfigurationError,
+)
+#: The largest integer of canonical JSON (docs/format.md, section 2).
+_LARGEST = (1 << 53) - 1
+
+
+def numbers(values: object, below: int = _LARGEST + 1) -> list[int]:
+    """Return ``values`` if it is a list of integers from 0 to ``below`` - 1. Raises ValueError.
+
+    ``True`` and ``1.0`` are no integers: records that differ must not read as the same one.
+    """
+    if not isinstance(values, list) or not set(map(type, values)) <= {int}:
+        raise ValueError("not a list of integers")
+    if values and not 0 <= min(values) <= max(values) < below:
+        raise ValueError(f"a number is not from 0 to {below - 1}")
+    return values
+
+
+def number(value: object, below: int = _LARGEST + 1) -> int:
+    """Return ``value`` if it is an integer from 0 to ``below`` - 1. Raises ValueError."""
+    return numbers([value], below)[0]
+
+
+def text(value: object) -> str:
+    """Return ``value`` if it is a string that has a UTF-8 form. Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(f"{str(value)[:100]!r} is not a string")
+    value.encode()
+    return value
+
+
+def texts(values: object) -> tuple[str, ...]:
+    """Return a list of strings as a tuple. Raises ValueError."""
+    if not isinstance(values, list):
+        raise ValueError("not a list of strings")
+    return tuple(map(text, values))
+
+
+def one_of(value: object, known: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``known``. Raises ValueError."""
+    if text(value) not in known:
+        raise ValueError(f"{str(value)[:100]!r} is not one of {', '.join(known)}")
+    return text(value)
+
+
+def identity(name: object, version: object, target: object) -> tuple[str, str, str]:
+    """Return the three that make a key if each is in its normal form. Raises ValueError or ConfigurationError."""
+    found = text(name), text(version), text(target)
+    if found != (normalise_name(found[0]), normalise_version(found[1]), str(Target.parse(found[2]))):
+        raise ValueError(f"{found} is not in its normal form")
+    return found
+
+
 class Ref(NamedTuple):
     """A reference to a record object: digest of its plain bytes, stored and plain size in bytes.
 
@@ -73,15 +136,16 @@ class Ref(NamedTuple):
 
 def check_path(path: str, what: str) -> str:
     """Return ``path`` if docs/format.md, section 5 allows it. Raises FormatError naming ``what``."""
-    parts = path.split("/")
+    parts = path.split("/") if isinstance(path, str) else ()
     bad = (
-        not path
+        not parts
+        or not path
         or any(part in ("", ".", "..", "__pycache__") or len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts)
         or any(ord(c) < 32 or ord(c) == 127 or c == "\\" or 0xD800 <= ord(c) < 0xE000 for c in path)
         or len(path.encode("utf-8", "surrogatepass")) > 1024
     )
     if bad:
-        raise FormatError(f"{what}: path {path[:200]!r} is not allowed")
+        raise FormatError(f"{what}: path {str(path)[:200]!r} is not allowed")
     return path
 
 
@@ -124,13 +188,14 @@ class EnvironmentPointer(NamedTuple):
         """Return the pointer that ``data`` holds. Raises FormatError."""
         record = parse(data, "environment", what)
         try:
-            rows = {str(Target.parse(t)): row for t, row in record["targets"].items()}
+            rows = {_target(t): row for t, row in record["targets"].items()}
             targets = {t: Ref.parse(row["index"], f"{what}: {t}") for t, row in rows.items()}
             history = {
-                t: tuple(Ref.parse(old, f"{what}: {t}") for old in row.get("history", ())) for t, row in rows.items()
+                t: tuple(Ref.parse(old, f"{what}: {t}") for old in row.get("history", []))
+                for t, row in rows.items()
             }
-            return cls(tuple(map(str, record["requirements"])), targets, history)
-        except (KeyError, AttributeError, TypeError, ConfigurationError) as error:
+            return cls(texts(record["requirements"]), targets, history)
+        except MALFORMED as error:
             raise FormatError(f"{what} is not a well-formed environment: {error!r}") from None
 
     def merged(self, target: str, ref: Ref) -> EnvironmentPointer:
@@ -143,3 +208,10 @@ class EnvironmentPointer(NamedTuple):
         return EnvironmentPointer(
             self.requirements, {**self.targets, target: ref}, {**self.history, target: kept}
         )
+
+
+def _target(value: str) -> str:
+    """Return a target in its normal form (aliases are names for people). Raises ValueError."""
+    if str(Target.parse(value)) != value:
+        raise ValueError(f"{value!r} is not a target in its normal form")
+    return value

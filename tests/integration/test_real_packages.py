@@ -1,79 +1,186 @@
-"""Real wheels from a package index, installed and traced in the sandbox."""
+"""Real packages from PyPI, published to real S3 servers and imported where none of them is installed."""
 
 from __future__ import annotations
 
-import subprocess
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cloudimport.ids import Pin, Target
-from shelf_tools.install import Installed, install
-from shelf_tools.interpreters import Interpreter
-from shelf_tools.trace import Trace, trace
-from tests.support.sandboxes import bubblewrap, others, running
+from cloudimport.ids import running_targets
+from tests.support.children import Ran, Runner
+from tests.support.runtimes import find_python, install_packages, running_version
+from tests.support.s3servers import S3Server
+from tests.support.shelfcommand import run_shelf
 
-pytestmark = pytest.mark.network
-
-
-def downloaded(name: str, target: Target, into: Path) -> Iterator[tuple[Pin, Path]]:
-    """Download a package with its dependencies for a target; yield pins and wheels."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--only-binary",
-        ":all:",
-        "--dest",
-        str(into),
-    ]
-    command += ["--python-version", f"{target.python[0]}.{target.python[1]}"]
-    for platform in ("manylinux_2_28", "manylinux_2_17", "manylinux2014"):
-        command += ["--platform", f"{platform}_{target.machine}"]
-    subprocess.run([*command, name], check=True)
-    for wheel in sorted(into.glob("*.whl")):
-        parts = wheel.name.split("-")
-        yield Pin.of(parts[0], parts[1]), wheel
+HELLO = Path(__file__).parent / "hello"
+#: Programs of the fast sample and the distributions that they need, on every version.
+SAMPLE = {
+    "requests": "requests certifi idna urllib3 charset-normalizer",
+    "certifi": "certifi",
+    "numpy": "numpy",
+    "pandas": "pandas numpy python-dateutil six tzdata pytz",
+    "lxml": "lxml",
+    "cryptography": "cryptography cffi pycparser",
+    "pydantic": "pydantic pydantic-core annotated-types typing-extensions typing-inspection",
+    "jinja2": "jinja2 markupsafe",
+    "yaml": "pyyaml",
+    "tzdata": "tzdata",
+    "bs4": "beautifulsoup4 soupsieve typing-extensions lxml",
+    "PIL": "pillow",
+}
+REST = ("scipy", "sklearn", "matplotlib", "sqlalchemy", "boto3", "gcs", "networkx", "django")
+#: Most requests of ``import pandas`` with a cold cache, index and pointer included.
+PANDAS_REQUESTS = 40
+#: What the runtime itself needs; nothing else may be installed beside it.
+RUNTIME = ("backports", "cloudimport")
 
 
-def published(name: str, target: Target, interpreter: Interpreter, folder: Path) -> tuple[Installed, Trace]:
-    """Install a package and its dependencies, each alone, and trace the package."""
-    done = {
-        pin: install(wheel, pin, target, interpreter, bubblewrap(), into=folder / pin.name)
-        for pin, wheel in downloaded(name, target, folder / "wheels")
-    }
-    pin = next(pin for pin in done if pin.name == name)
-    beside = {other.name: (one.tree, one.code) for other, one in done.items() if other != pin}
-    own = done[pin]
-    return own, trace(pin, [name], own.tree, own.code, beside, interpreter, bubblewrap())
+@dataclass(frozen=True)
+class Published:
+    """An environment on a shelf: where it is, and how it is reached."""
+
+    url: str
+    lock: Path
+    requirements: Path
+    environ: dict[str, str]
+    version: str
 
 
-@pytest.mark.parametrize(
-    ("name", "first", "native"),
-    [
-        ("requests", "requests/__init__.py", "charset_normalizer/md"),
-        ("numpy", "numpy/__init__.py", "numpy.libs/libscipy_openblas"),
-        ("pandas", "pandas/__init__.py", "pandas/_libs/"),
-    ],
-)
-def test_real_package_installs_and_traces(tmp_path: Path, name: str, first: str, native: str) -> None:
-    """The import works inside, starts at the package, and its libraries are in the order."""
-    own, found = published(name, *running(), tmp_path)
-    assert own.notes == ()
-    assert (found.failed, found.notes, found.c_opened) == ({}, (), ())
-    assert found.opened[0] == (name, first, "code")
-    assert any(path.startswith(native) and kind == "file" for _, path, kind in found.opened)
+def write_sample(version: str, folder: Path) -> Path:
+    """Write the pins that the sample needs."""
+    wanted = {name for names in SAMPLE.values() for name in names.split()}
+    lines = (HELLO / f"requirements-{version}.txt").read_text().splitlines()
+    path = folder / "requirements.txt"
+    path.write_text("".join(line + "\n" for line in lines if line.partition("==")[0] in wanted))
+    return path
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("target", "interpreter"), others(), ids=lambda value: str(value).split(" (")[0])
-def test_real_packages_under_other_interpreters(
-    tmp_path: Path, target: Target, interpreter: Interpreter
+def publish(server: S3Server, bucket: str, requirements: Path, version: str) -> Published:
+    """Publish to a server by the command, as a curator does."""
+    url, lock = f"s3://{bucket}/some/prefix", requirements.parent / f"{server.name}.lock"
+    target = str(running_targets()[0])
+    target = f"cp{version.replace('.', '')}-{target.partition('-')[2]}"
+    ran = run_shelf(
+        "publish", "-r", requirements, "--shelf", url, "--lock", lock, "--target", target, env=server.environ
+    )
+    assert "published" in ran.ok(), ran.stderr
+    return Published(url, lock, requirements, server.environ, version)
+
+
+@pytest.fixture(scope="module")
+def requirements(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample's pins for the running interpreter."""
+    return write_sample(running_version(), tmp_path_factory.mktemp("sample"))
+
+
+@pytest.fixture(scope="module", params=["moto", "radosgw"])
+def published(request: pytest.FixtureRequest, requirements: Path) -> Iterator[Published]:
+    """The sample on each S3 server."""
+    server: S3Server = request.getfixturevalue(request.param)
+    yield publish(server, server.make_bucket("sample"), requirements, running_version())
+
+
+@pytest.fixture(scope="module")
+def expected(requirements: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """A function from a program to what it prints with pip-installed packages."""
+    folder = install_packages(running_version(), requirements, tmp_path_factory.mktemp("installed"))
+    runner = Runner(tmp_path_factory.mktemp("home"), find_python(running_version()) or sys.executable, [str(folder)])
+    said: dict[str, str] = {}
+
+    def get(name: str) -> str:
+        if name not in said:
+            said[name] = runner.run_script(HELLO / "programs.py", name).ok()
+        return said[name]
+
+    return get
+
+
+def run_from_shelf(python: str, name: str, where: Published, home: Path, **extra: str) -> Ran:
+    """Run a program in a fresh interpreter with the shelf's lock."""
+    env = {**where.environ, "CLOUDIMPORT_LOCK": str(where.lock), "CLOUDIMPORT_CACHE": str(home / "cache"), **extra}
+    return Runner(home, python, []).run_script(HELLO / "from_shelf.py", name, env=env)
+
+
+def report(ran: Ran) -> dict[str, object]:
+    """Return the counts that ``from_shelf.py`` reports."""
+    last = ran.stderr.strip().splitlines()[-1]
+    found: dict[str, object] = json.loads(last)
+    return found
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", SAMPLE)
+def test_same_result_as_pip(
+    name: str,
+    published: Published,
+    expected: Callable[[str], str],
+    runtime: Callable[[str], str],
+    tmp_path: Path,
 ) -> None:
-    """pandas with its dependencies installs and imports under every interpreter that is found."""
-    _, found = published("pandas", target, interpreter, tmp_path)
-    assert (found.failed, found.notes) == ({}, ())
+    """A program prints the same from the shelf as with pip-installed packages, on each S3 server."""
+    ran = run_from_shelf(runtime(published.version), name, published, tmp_path)
+    assert ran.ok() == expected(name)
+    installed = report(ran)["installed"]
+    assert isinstance(installed, list)
+    assert all(folder.startswith(RUNTIME) for folder in installed), installed
+
+
+@pytest.mark.network
+def test_second_process_without_store(published: Published, runtime: Callable[[str], str], tmp_path: Path) -> None:
+    """A second process with the same cache makes no request, and works with the store switched off."""
+    python = runtime(published.version)
+    first = run_from_shelf(python, "pandas", published, tmp_path).ok()
+    off = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    second = run_from_shelf(python, "pandas", published, tmp_path, **off)
+    assert second.ok() == first
+    assert report(second)["requests"] == 0
+
+
+@pytest.mark.network
+def test_requests_of_import_pandas(published: Published, runtime: Callable[[str], str], tmp_path: Path) -> None:
+    """A cold ``import pandas`` makes at most 40 requests, most of them at once, without a lock too."""
+    code = """
+        import cloudimport, json
+        cloudimport.install()
+        import pandas
+        print(json.dumps(cloudimport.stats()))
+    """
+    env = {
+        **published.environ,
+        "CLOUDIMPORT_SHELF": published.url,
+        "CLOUDIMPORT_REQUIREMENTS": str(published.requirements),
+        "CLOUDIMPORT_CACHE": str(tmp_path / "cache"),
+    }
+    stats = json.loads(Runner(tmp_path, runtime(published.version), []).run(code, env=env).ok())
+    assert stats["requests"] <= PANDAS_REQUESTS
+    assert stats["round_trips"] <= 4
+
+
+@pytest.mark.network
+@pytest.mark.long
+@pytest.mark.parametrize("server_name", ["moto", "radosgw"])
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+def test_everything(
+    version: str,
+    server_name: str,
+    request: pytest.FixtureRequest,
+    runtime: Callable[[str], str],
+    tmp_path: Path,
+) -> None:
+    """Twenty packages print the same from each S3 server as with pip, on every Python at hand."""
+    python = find_python(version)
+    if python is None:
+        pytest.skip(f"there is no CPython {version} on this machine")
+    server: S3Server = request.getfixturevalue(server_name)
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text((HELLO / f"requirements-{version}.txt").read_text())
+    installed = install_packages(version, requirements, tmp_path / "installed")
+    where = publish(server, server.make_bucket(f"all-{version.replace('.', '')}"), requirements, version)
+    plain = Runner(tmp_path / "plain", python, [str(installed)])
+    for name in (*SAMPLE, *REST):
+        wanted = plain.run_script(HELLO / "programs.py", name, env=server.environ).ok()
+        assert run_from_shelf(runtime(version), name, where, tmp_path / name).ok() == wanted, name

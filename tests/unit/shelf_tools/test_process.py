@@ -36,7 +36,12 @@ def test_environment_is_what_is_given() -> None:
 
 def test_noisy_process_neither_blocks_nor_grows() -> None:
     """Megabytes on both outputs end well, and the kept parts are the start and the end, bounded."""
-    text = "import sys\nfor n in range(40):\n sys.stderr.write(f'{n:7}\\n' * 8192)\n sys.stdout.write('x' * (1 << 20))"
+    text = (
+        "import sys\n"
+        "for n in range(40):\n"
+        "    sys.stderr.write(f'{n:7}\\n' * 8192)\n"
+        "    sys.stdout.write('x' * (1 << 20))\n"
+    )
     done = process.run(python(text), timeout=60, env={})
     assert len(done.stdout) == process.KEEP
     assert len(done.stderr) == process.KEEP_ERRORS
@@ -47,11 +52,14 @@ def test_time_limit_kills_the_group_and_keeps_the_output() -> None:
     """At the time limit the process and its children die, and the error holds what was written."""
     text = "import os, sys, time\npid = os.fork()\nif pid: print(pid, flush=True)\ntime.sleep(600)\n"
     began = time.monotonic()
-    with pytest.raises(process.ProcessTimeout, match="killed after 1 s") as caught:
-        process.run(python(text), timeout=1, env={})
-    assert time.monotonic() - began < 10
+    with pytest.raises(process.ProcessTimeout, match="killed after 3 s") as caught:
+        process.run(python(text), timeout=3, env={})
+    assert time.monotonic() - began < 30
     assert caught.value.finished is not None
     child = int(caught.value.finished.stdout)
+    deadline = time.monotonic() + 10
+    while _alive(child) and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert not _alive(child)
 
 
