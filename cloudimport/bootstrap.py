@@ -48,7 +48,9 @@ _DIAGNOSED = 500
 class Environment:
     """What ``install`` returns: the environment that imports now come from."""
 
-    def __init__(self, parts: _Parts, finder: ShelfFinder, hook: Any, patches: Patches, children: Children) -> None:
+    def __init__(
+        self, parts: _Parts, finder: ShelfFinder, hook: Any, patches: Patches, children: Children
+    ) -> None:
         self._parts = parts
         self._finder, self._hook, self._patches, self._children = finder, hook, patches, children
 
@@ -111,7 +113,9 @@ class _Parts:
         """Get the environment index and the tree over it. Raises a FetchError or FormatError."""
         self.index = EnvironmentIndex(self._index_bytes(ref), ref)
         if self.index.target != target:
-            raise FormatError(f"environment index {ref.digest[:12]} is for {self.index.target}, not for {target}")
+            raise FormatError(
+                f"environment index {ref.digest[:12]} is for {self.index.target}, not for {target}"
+            )
         folder = f"{self.cache_root}/v1/trees/{ref.digest[:32]}"
         self.tree = SiteTree(os.path.realpath(folder), self.index, self.fetcher, self.counters)
 
@@ -157,7 +161,9 @@ def install(
     settings = settings_module.resolve(requirements_file, shelf, lock, cache)
     targets = running_targets()
     locked = _read_lock(settings) if settings.lock else None
-    url = settings.shelf or (locked.shelf if locked else "") or settings_module.default_shelf(settings.environ)
+    url = (
+        settings.shelf or (locked.shelf if locked else "") or settings_module.default_shelf(settings.environ)
+    )
     parts = _Parts(settings, url)
     ref, target = _from_lock(locked, settings, targets) if locked else _from_shelf(parts, settings, targets)
     if _current is not None:
@@ -174,7 +180,14 @@ def install_child(record: Mapping[str, Any]) -> Environment:
     """Install what a parent installed (cloudimport/site/bootstrap)."""
     environ = dict(os.environ)
     settings = Settings(
-        record["shelf"], "", "", record["cache"], record["cache_bytes"], record["memory_bytes"], record["deadline"], environ
+        record["shelf"],
+        "",
+        "",
+        record["cache"],
+        record["cache_bytes"],
+        record["memory_bytes"],
+        record["deadline"],
+        environ,
     )
     parts = _Parts(settings, settings.shelf)
     parts.open_index(Ref(*record["index"]), record["target"])
@@ -323,8 +336,14 @@ def _not_published(
             tuple(map(str, pins)),
         )
     missing = tuple(str(pin) for pin in pins[:_DIAGNOSED] if not _is_published(parts.source, pin, target))
-    named = f"missing for {target}: {', '.join(missing)}" if missing else "its packages are, the list as a whole is not"
-    return NotPublishedError(f"{settings.requirements} is not published on {parts.source.url} ({named}): {command}", missing)
+    named = (
+        f"missing for {target}: {', '.join(missing)}"
+        if missing
+        else "its packages are, the list as a whole is not"
+    )
+    return NotPublishedError(
+        f"{settings.requirements} is not published on {parts.source.url} ({named}): {command}", missing
+    )
 
 
 def _is_published(source: Source, pin: Pin, target: Target) -> bool:
@@ -367,7 +386,11 @@ def _position(path: list[str]) -> int:
     """
     for at, entry in enumerate(path):
         parts = entry.split("/")
-        if "site-packages" in parts or "dist-packages" in parts or entry.startswith(("/opt/python", "/var/runtime")):
+        if (
+            "site-packages" in parts
+            or "dist-packages" in parts
+            or entry.startswith(("/opt/python", "/var/runtime"))
+        ):
             return at
     return len(path)
 

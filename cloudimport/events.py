@@ -1,4 +1,7 @@
-"""Counters of what the runtime did (requests and their bytes are counted at the source). Import budget: ``threading`` (already loaded by any real program)."""
+"""Counters of what the runtime did (requests and their bytes are counted at the source).
+
+Import budget: ``threading`` (already loaded by any real program).
+"""
 
 from __future__ import annotations
 

@@ -165,7 +165,9 @@ def running_targets() -> list[Target]:
     import sys
 
     if sys.implementation.name != "cpython" or not sys.platform.startswith("linux"):
-        raise ConfigurationError(f"{sys.implementation.name} on {sys.platform} is not supported: CPython on Linux is")
+        raise ConfigurationError(
+            f"{sys.implementation.name} on {sys.platform} is not supported: CPython on Linux is"
+        )
     if "t" in sys.abiflags:
         raise ConfigurationError("free-threaded interpreters are not supported")
     try:

@@ -81,7 +81,7 @@ def default_shelf(environ: Mapping[str, str]) -> str:
 def default_cache(environ: Mapping[str, str]) -> str:
     """Return the cache in the user's cache folder (XDG), in Lambda below /tmp."""
     if in_lambda(environ):
-        return "/tmp/cloudimport"  # noqa: S108: a Lambda sandbox has one user, and no other place to write
+        return "/tmp/cloudimport"
     return os.path.join(_home_folder(environ, "XDG_CACHE_HOME", ".cache"), "cloudimport")
 
 
@@ -91,7 +91,9 @@ def _home_folder(environ: Mapping[str, str], variable: str, below: str) -> str:
         return folder
     home = environ.get("HOME") or os.path.expanduser("~")
     if not os.path.isabs(home):
-        raise ConfigurationError(f"there is no home folder: set HOME, {variable}, or CLOUDIMPORT_SHELF and CLOUDIMPORT_CACHE")
+        raise ConfigurationError(
+            f"there is no home folder: set HOME, {variable}, or CLOUDIMPORT_SHELF and CLOUDIMPORT_CACHE"
+        )
     return os.path.join(home, below)
 
 

@@ -10,8 +10,6 @@ import marshal
 from collections.abc import Iterator
 from pathlib import Path
 
-from backports import zstd
-
 from cloudimport.errors import AbsentError, CloudImportError, CorruptError, FormatError
 from cloudimport.format import codec, keys
 from cloudimport.format.content import Content
@@ -19,8 +17,9 @@ from cloudimport.format.layout import BuildPointer, Layout
 from cloudimport.format.records import Extents, Ref, canonical, sha256
 from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
+from shelf_tools.collect import code_file
+from shelf_tools.compressing import compress
 from shelf_tools.indexing import Built
-from shelf_tools.install import code_file
 from shelf_tools.pack import Packed
 from shelf_tools.store import Store
 
@@ -53,7 +52,7 @@ def read_record(source: Source, key: str, ref: Ref) -> bytes:
 
 def write_record(store: Store, key: str, data: bytes) -> Ref:
     """Write a record object under ``key`` + its digest; return the reference."""
-    stored = zstd.compress(data, level=_LEVEL)
+    stored = compress(data, level=_LEVEL)
     digest = sha256(data)
     store.put(key + digest, stored)
     return Ref(digest, len(stored), len(data))
@@ -67,18 +66,25 @@ def read_build(source: Source, pin: Pin, target: str) -> Built | None:
         pointer = BuildPointer.decode(source.read(key), f"{source.url}/{key}")
     except AbsentError:
         return None
-    content_key, layout_key = (f"{prefix}content-{pointer.content.digest}", f"{prefix}layout-{pointer.layout.digest}")
+    content_key, layout_key = (
+        f"{prefix}content-{pointer.content.digest}",
+        f"{prefix}layout-{pointer.layout.digest}",
+    )
     content = Content.decode(read_record(source, content_key, pointer.content), content_key)
     layout = Layout.decode(read_record(source, layout_key, pointer.layout), layout_key)
     for record in (pointer, content, layout):
         if (record.name, record.version, record.target) != (pin.name, pin.version, target):
-            raise FormatError(f"{source.url}/{key}: it is of {record.name}=={record.version} for {record.target}")
+            raise FormatError(
+                f"{source.url}/{key}: it is of {record.name}=={record.version} for {record.target}"
+            )
     if layout.content != pointer.content.digest or len(layout.files) != len(content.files):
         raise FormatError(f"{source.url}/{layout_key} is not a layout of content {pointer.content.digest}")
     return Built(content, pointer.content.digest, layout, pointer.layout.digest)
 
 
-def commit(store: Store, source: Source, content: Content, packed: Packed, provenance: dict[str, object]) -> Built:
+def commit(
+    store: Store, source: Source, content: Content, packed: Packed, provenance: dict[str, object]
+) -> Built:
     """Write a build: packs, layout, content, provenance, read back, and last its pointer.
 
     If another publisher was first, its build is returned. Raises ConflictError if that has other
@@ -147,7 +153,9 @@ class Blocks:
         if number not in self._recent:
             block = self._built.layout.blocks[number]
             pack = self._built.layout.packs[block.pack]
-            key = keys.build_prefix(self._built.content.name, pack.version, pack.target) + f"pack-{pack.digest}"
+            key = (
+                keys.build_prefix(self._built.content.name, pack.version, pack.target) + f"pack-{pack.digest}"
+            )
             stored = self._source.read(key, block.offset, block.length)
             actual = sha256(stored)
             if actual != block.digest:
@@ -225,4 +233,3 @@ def published(store: Store) -> list[tuple[Pin, Target]]:
             pin = Pin.parse(keys.package_of(key))
             found.append((pin, Target.parse(parts[3])))
     return sorted(found)
-

@@ -38,18 +38,40 @@ def parser() -> argparse.ArgumentParser:
     shelf = argparse.ArgumentParser(add_help=False)
     shelf.add_argument("--shelf", metavar="URL", help="where the packages lie")
 
-    make = commands.add_parser("publish", parents=[shelf], help="install pinned packages once and publish them")
-    make.add_argument("-r", "--requirements", metavar="FILE", required=True, type=Path, help="pins: name==version, one a line")
+    make = commands.add_parser(
+        "publish", parents=[shelf], help="install pinned packages once and publish them"
+    )
+    make.add_argument(
+        "-r",
+        "--requirements",
+        metavar="FILE",
+        required=True,
+        type=Path,
+        help="pins: name==version, one a line",
+    )
     make.add_argument(
         "--target",
         metavar="T",
         action="append",
         default=[],
-        help="such as cp312-manylinux_2_28_x86_64 or lambda-python3.12-arm64; repeatable; default: the running interpreter's",
+        help="such as cp312-manylinux_2_28_x86_64 or lambda-python3.12-arm64; repeatable; "
+        "default: the running interpreter's",
     )
-    make.add_argument("--lock", metavar="FILE", type=Path, help=f"the lockfile to write; default: {LOCK_NAME} beside the requirements")
-    make.add_argument("--jobs", metavar="N", type=_positive, help="packages at a time; default: the number of processors")
-    make.add_argument("--sandbox", choices=("bubblewrap", "none"), default="bubblewrap", help="none: no isolation, at your own risk")
+    make.add_argument(
+        "--lock",
+        metavar="FILE",
+        type=Path,
+        help=f"the lockfile to write; default: {LOCK_NAME} beside the requirements",
+    )
+    make.add_argument(
+        "--jobs", metavar="N", type=_positive, help="packages at a time; default: the number of processors"
+    )
+    make.add_argument(
+        "--sandbox",
+        choices=("bubblewrap", "none"),
+        default="bubblewrap",
+        help="none: no isolation, at your own risk",
+    )
 
     commands.add_parser("ls", parents=[shelf], help="list what is published")
     show = commands.add_parser("show", parents=[shelf], help="show the builds of one package")
@@ -91,7 +113,13 @@ class _Bars:
     """Progress on standard error: a bar a stage on a terminal, a line a stage elsewhere."""
 
     def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[last]}"))
+        columns = (
+            TextColumn("{task.description:10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[last]}"),
+        )
         self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._console = console
         self._task = self.progress.add_task("", total=0, last="", visible=False)
@@ -108,7 +136,9 @@ class _Bars:
         self.progress.console.print(f"note: {text}", markup=False)
 
 
-def _publish(options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console) -> int:
+def _publish(
+    options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console
+) -> int:
     targets = tuple(dict.fromkeys(map(Target.parse, options.target))) or tuple(running_targets()[:1])
     if "://" not in url:
         url = os.path.abspath(url)
@@ -165,7 +195,9 @@ def _card(shown: Shown) -> Table:
     return card
 
 
-def _verify(options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console) -> int:
+def _verify(
+    options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console
+) -> int:
     checked, problems = 0, 0
 
     def count(name: str) -> None:
@@ -175,5 +207,5 @@ def _verify(options: argparse.Namespace, url: str, environ: dict[str, str], out:
     for problem in Shelf(url, environ).verify([Pin.parse(text) for text in options.pins], count):
         problems += 1
         err.print(f"shelf: {problem}", markup=False)
-    out.print(f"{checked} build{'s' if checked != 1 else ''} checked, {problems} problem{'s' if problems != 1 else ''}", markup=False)
+    out.print(f"{_counted(checked, 'build')} checked, {_counted(problems, 'problem')}", markup=False)
     return 1 if problems else 0

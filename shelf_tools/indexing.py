@@ -93,7 +93,9 @@ def _own(builds: Sequence[Built], warn: Callable[[str], None]) -> list[_Owned]:
         owned.append(_Owned(built, mine))
     for path, (name, _) in owner.items():
         if path in folders:
-            raise ConfigurationError(f"{path} is a file in {name} and a folder in {folders[path]}: they cannot go together")
+            raise ConfigurationError(
+                f"{path} is a file in {name} and a folder in {folders[path]}: they cannot go together"
+            )
     return owned
 
 

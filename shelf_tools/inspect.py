@@ -57,7 +57,11 @@ class Shelf:
 
     def verify(self, pins: Sequence[Pin], on_done: Callable[[str], None]) -> Iterator[str]:
         """Yield a line for each problem of the pins; of everything, environments included, without pins."""
-        wanted = [(pin, t) for pin, targets in self._targets(pins).items() for t in targets] if pins else self.builds()
+        wanted = (
+            [(pin, t) for pin, targets in self._targets(pins).items() for t in targets]
+            if pins
+            else self.builds()
+        )
         with ThreadPoolExecutor(_JOBS) as pool:
             for (pin, target), problems in zip(wanted, pool.map(self._verify, wanted), strict=True):
                 on_done(f"{pin} {target}")
@@ -84,7 +88,9 @@ class Shelf:
             raise ConfigurationError(f"{pin} for {target} was removed from {self.store.url} just now")
         key = keys.build_pointer(pin.name, pin.version, str(target))
         pointer = BuildPointer.decode(self.source.read(key), key)
-        whence = keys.build_prefix(pin.name, pin.version, str(target)) + f"provenance-{pointer.provenance.digest}"
+        whence = (
+            keys.build_prefix(pin.name, pin.version, str(target)) + f"provenance-{pointer.provenance.digest}"
+        )
         content, layout = built.content, built.layout
         return Shown(
             pin,

@@ -25,7 +25,7 @@ class Item(NamedTuple):
 
 
 class Order(NamedTuple):
-    """``items`` in order, the first ``lead`` of them the lead; ``eager`` file numbers; ``traced`` or static."""
+    """``items`` in order, the first ``lead`` of them the lead; ``eager`` file numbers."""
 
     items: list[Item]
     lead: int
@@ -33,7 +33,9 @@ class Order(NamedTuple):
     traced: bool
 
 
-def arrange(content: Content, compiled: Iterable[str], opened: Sequence[tuple[str, bool]], c_opened: Iterable[str]) -> Order:
+def arrange(
+    content: Content, compiled: Iterable[str], opened: Sequence[tuple[str, bool]], c_opened: Iterable[str]
+) -> Order:
     """Return the order of a build's bytes.
 
     ``compiled`` are the sources that have bytecode; ``opened`` what importing the package read of
@@ -60,13 +62,17 @@ def arrange(content: Content, compiled: Iterable[str], opened: Sequence[tuple[st
 
 def _small_data(content: Content) -> list[int]:
     data = [
-        at for at, file in enumerate(content.files) if file.kind == "data" and not file.path.endswith(_NEVER_EAGER)
+        at
+        for at, file in enumerate(content.files)
+        if file.kind == "data" and not file.path.endswith(_NEVER_EAGER)
     ]
     size = sum(content.files[at].size for at in data)
     return data if len(data) <= _EAGER_FILES and size <= _EAGER_BYTES else []
 
 
-def follow(opened: Iterable[tuple[str, str]], own: str, known: Mapping[str, frozenset[str]]) -> dict[str, tuple[str, ...]]:
+def follow(
+    opened: Iterable[tuple[str, str]], own: str, known: Mapping[str, frozenset[str]]
+) -> dict[str, tuple[str, ...]]:
     """Return what an import read of other packages: name to paths, both in order of first use.
 
     ``opened`` are (package name, path); ``known`` the paths that each package has.

@@ -31,10 +31,11 @@ from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
 from shelf_tools import check, pins
 from shelf_tools.builds import commit, read_build, restore
+from shelf_tools.collect import code_file
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
 from shelf_tools.fetch import Wheel, fetch
 from shelf_tools.indexing import Built
-from shelf_tools.install import INSTALL_LIMITS, Installed, code_file, install
+from shelf_tools.install import INSTALL_LIMITS, Installed, install
 from shelf_tools.interpreters import Interpreter, find_interpreter
 from shelf_tools.order import arrange, follow
 from shelf_tools.pack import LEVEL, Packed, pack
@@ -112,7 +113,7 @@ class _Pin:
 
 
 def publish(job: Job, report: Reporter) -> list[Outcome]:
-    """Publish a requirements file for every target. Raises CloudImportError, all errors of a stage at once."""
+    """Publish a requirements file for every target. Raises CloudImportError, a stage's errors together."""
     listed = pins.read_pins(job.requirements)
     if not listed:
         raise ConfigurationError(f"{job.requirements} has no requirements")
@@ -122,7 +123,10 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     try:
         open_shelf(store)
         with ThreadPoolExecutor(max(1, job.jobs), "publish") as pool:
-            outcomes = [_Target(job, target, listed, options, store, source, pool, report).run() for target in job.targets]
+            outcomes = [
+                _Target(job, target, listed, options, store, source, pool, report).run()
+                for target in job.targets
+            ]
     finally:
         source.close()
     lines = [requirement.line for requirement in listed]
@@ -178,8 +182,8 @@ class _Target:
         interpreter = find_interpreter(self._target)
         if interpreter is None:
             self._report.note(
-                f"no CPython {self._target.python[0]}.{self._target.python[1]} for {self._target.machine} is on this "
-                "machine: packages are published without bytecode and in static order"
+                f"no interpreter for {self._target} is on this machine: packages are published without "
+                "bytecode and in static order"
             )
         self._fetch(work, missing)
         self._each("install", missing, lambda way: self._install(way, interpreter, sandbox))
@@ -228,10 +232,19 @@ class _Target:
 
         def one(way: _Pin) -> Iterable[str]:
             assert way.installed is not None
-            beside = {n: (w.installed.tree, w.installed.code) for n in needs[way.pin] if (w := by_name[n]).installed}
+            beside = {
+                n: (w.installed.tree, w.installed.code) for n in needs[way.pin] if (w := by_name[n]).installed
+            }
             names = top_level(way.known, self._target)
             way.trace = trace(
-                way.pin, names, way.installed.tree, way.installed.code, beside, interpreter, sandbox, TRACE_LIMITS
+                way.pin,
+                names,
+                way.installed.tree,
+                way.installed.code,
+                beside,
+                interpreter,
+                sandbox,
+                TRACE_LIMITS,
             )
             return way.trace.notes
 
@@ -251,10 +264,16 @@ class _Target:
             path.unlink()
 
     def _pack(self, way: _Pin, ways: Sequence[_Pin]) -> Packed:
-        assert way.content is not None and way.installed is not None and way.trace is not None
+        assert way.content is not None
+        assert way.installed is not None
+        assert way.trace is not None
         installed, opened = way.installed, way.trace.opened
         code = installed.code
-        compiled = [f.path for f in way.content.files if code and f.path.endswith(".py") and code_file(code, f.path).is_file()]
+        compiled = [
+            f.path
+            for f in way.content.files
+            if code and f.path.endswith(".py") and code_file(code, f.path).is_file()
+        ]
         own = [(o.path, o.kind == "code") for o in opened if o.name == way.pin.name]
         order = arrange(way.content, compiled, own, way.trace.c_opened)
         known = {other.pin.name: frozenset(file.path for file in other.known.files) for other in ways}
@@ -262,17 +281,24 @@ class _Target:
         digest = sha256(way.content.encode())
         into = way.folder / "packs"
         into.mkdir(parents=True, exist_ok=True)
-        return pack(way.content, digest, installed.tree, code, installed.magic, order, after, into, self._job.level)
+        return pack(
+            way.content, digest, installed.tree, code, installed.magic, order, after, into, self._job.level
+        )
 
     def _provenance(self, way: _Pin, interpreter: Interpreter | None) -> dict[str, Any]:
-        assert way.wheel is not None and way.trace is not None
+        assert way.wheel is not None
+        assert way.trace is not None
         return {
             "format": 1,
             "kind": "provenance",
             "wheel": {"name": way.wheel.filename, "sha256": way.wheel.sha256, "size": way.wheel.size},
             "sandbox": self._job.sandbox,
             "limits": {"install": vars(INSTALL_LIMITS), "trace": vars(TRACE_LIMITS)},
-            "tools": {"python": sys.version.split()[0], "interpreter": str(interpreter or ""), "level": self._job.level},
+            "tools": {
+                "python": sys.version.split()[0],
+                "interpreter": str(interpreter or ""),
+                "level": self._job.level,
+            },
             "trace": {"failed": way.trace.failed, "notes": list(way.trace.notes)},
             "published": int(time.time()),
         }
@@ -282,7 +308,9 @@ class _Target:
         if not ways:
             return
         self._report.stage(stage, len(ways))
-        running: dict[Future[Iterable[str] | None], _Pin] = {self._pool.submit(work, way): way for way in ways}
+        running: dict[Future[Iterable[str] | None], _Pin] = {
+            self._pool.submit(work, way): way for way in ways
+        }
         errors: dict[Pin, str] = {}
         for done in as_completed(running):
             way = running[done]
@@ -324,7 +352,7 @@ def top_level(content: Content, target: Target) -> list[str]:
 
 
 def _closure(way: _Pin, by_name: Mapping[str, _Pin]) -> list[str]:
-    """Return names of what a pin depends on, of those in the list: every extra and marker counts as wanted."""
+    """Return names of what a pin depends on, of those in the list; every extra counts as wanted."""
     found: dict[str, None] = {}
     queue = [way]
     for current in queue:

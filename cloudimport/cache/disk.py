@@ -59,7 +59,7 @@ def _read_all(fd: int, size: int) -> bytes:
 
 
 def write_atomically(path: str, *parts: bytes) -> None:
-    """Write ``parts`` to ``path`` by way of a temporary file beside it. Raises OSError; leaves nothing behind."""
+    """Write ``parts`` to ``path`` by way of a temporary file. Raises OSError, and leaves nothing then."""
     temporary = f"{path}.{os.getpid()}.{threading.get_ident():x}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o600)

@@ -167,7 +167,7 @@ class Fetcher:
                 if attempt:
                     raise
                 continue
-                self._counters.add("blocks_fetched")
+            self._counters.add("blocks_fetched")
             self._cache.put(ref, plain)
             return plain
         raise AssertionError("unreachable")

@@ -22,12 +22,14 @@ class Range(NamedTuple):
     blocks: tuple[BlockRef, ...]
 
 
-def plan(blocks: Iterable[BlockRef], range_bytes: int = RANGE_BYTES, gap_bytes: int = GAP_BYTES) -> list[Range]:
+def plan(
+    blocks: Iterable[BlockRef], range_bytes: int = RANGE_BYTES, gap_bytes: int = GAP_BYTES
+) -> list[Range]:
     """Return the ranged reads for ``blocks``, those of the first wanted blocks first.
 
     Every block comes once; a range never exceeds ``range_bytes`` unless a single block does.
     """
-    order = {}
+    order: dict[BlockRef, int] = {}
     for block in blocks:
         order.setdefault(block, len(order))
     ranges: list[list[BlockRef]] = []

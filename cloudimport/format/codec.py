@@ -43,7 +43,9 @@ def _extension_path(suffix: str) -> str:
         path = os.path.join(folder, "backports", "zstd", f"_zstd{suffix}")
         if os.path.isfile(path):
             return path
-    raise ConfigurationError("the package backports.zstd is not installed: run 'pip install cloudimport' again")
+    raise ConfigurationError(
+        "the package backports.zstd is not installed: run 'pip install cloudimport' again"
+    )
 
 
 def decompress(data: bytes | memoryview, size: int) -> bytes:

@@ -56,6 +56,7 @@ class Section:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, ConfigurationError) as error:
             raise FormatError(f"{what} is not well-formed: {error!r}") from None
         self._folders: dict[str, tuple[list[str], list[str]]] | None = None
+        self._natives: dict[int, int] | None = None
 
     def _parse(self, record: dict[str, Any], what: str) -> None:
         self.paths: list[str] = record["paths"].split("\n") if record["paths"] else []
@@ -100,7 +101,11 @@ class Section:
     def modules_in(self, folder: str) -> list[tuple[str, bool]]:
         """Return (name, is package) for each module directly in a folder ("" is the root)."""
         start = f"{folder}/" if folder else ""
-        rows = ((stem[len(start) :], row[1] in "pfq") for stem, row in self.modules.items() if stem.startswith(start))
+        rows = (
+            (stem[len(start) :], row[1] in "pfq")
+            for stem, row in self.modules.items()
+            if stem.startswith(start)
+        )
         return [(name, is_package) for name, is_package in rows if "/" not in name]
 
     @property
@@ -115,9 +120,20 @@ class Section:
         if offset < 0 or length <= 0 or offset + length > pack_size or not 0 < size <= BLOCK_SIZE:
             raise FormatError(f"index section of {self.pin}: block {number} does not lie in its pack")
         if codec not in (0, 1) or (length != size if codec == 0 else length >= size):
-            raise FormatError(f"index section of {self.pin}: block {number} has sizes that its codec cannot have")
+            raise FormatError(
+                f"index section of {self.pin}: block {number} has sizes that its codec cannot have"
+            )
         digest = check_digest(self._block_digests[64 * number : 64 * number + 64])
         return BlockRef(digest, key, offset, length, size, codec, number in self._exclusive)
+
+    def native_of(self, number: int) -> int | None:
+        """Return the native file that all bytes of a block belong to, or None."""
+        if number not in self._exclusive:
+            return None
+        if self._natives is None:
+            natives = (file for file, kind in enumerate(self.kinds) if kind == "n")
+            self._natives = {block: file for file in natives for block in self.extents[file][::3]}
+        return self._natives.get(number)
 
     def pieces(self, extents: Extents | list[int]) -> list[tuple[BlockRef, int, int]]:
         """Return (block, offset, length) for a row of extents. Raises FormatError if one is out of range."""
@@ -132,7 +148,7 @@ class Section:
         return list(zip(flat[::2], flat[1::2], strict=True))
 
     def folder(self, path: str) -> tuple[list[str], list[str]] | None:
-        """Return names of (files, folders) directly in ``path`` ("" is the root), or None if there is none."""
+        """Return names of (files, folders) directly in ``path`` ("" is the root); None if it is no folder."""
         if self._folders is None:
             self._folders = _folders(self.paths)
         return self._folders.get(path)
@@ -240,12 +256,13 @@ class EnvironmentIndex:
         builds = self.folders.get(path.partition("/")[0], ())
         return [section for section in map(self.section, builds) if section.folder(path) is not None]
 
-    def prefetch(self, build: int) -> Iterator[BlockRef]:
-        """Yield the blocks that importing ``build`` needs, its own lead first."""
+    def prefetch(self, build: int) -> Iterator[tuple[Section, int]]:
+        """Yield (section, block number) of what importing ``build`` needs, its own lead first."""
         for other, runs in self.section(build).prefetch:
             section = self.section(other)
             for first, count in zip(runs[::2], runs[1::2], strict=True):
-                yield from map(section.block, range(first, first + count))
+                for number in range(first, first + count):
+                    yield section, number
 
 
 def _build(row: dict[str, Any]) -> Build:

@@ -1,4 +1,7 @@
-"""WHERE a build's bytes lie: the layout record, and the pointer of a build (docs/format.md, sections 6 and 7). Pure."""
+"""WHERE a build's bytes lie: the layout record, and the pointer of a build. Pure.
+
+docs/format.md, sections 6 and 7.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class Pack(NamedTuple):
 
 
 class Block(NamedTuple):
-    """One stored frame: pack number, offset and length in the pack, plain size, codec (0 raw, 1 zstd), digest."""
+    """One stored frame: pack, offset and length in it, plain size, codec (0 raw, 1 zstd), digest."""
 
     pack: int
     offset: int
@@ -135,6 +138,10 @@ def check_magic(magic: object) -> str:
     return found
 
 
+def _block(pack: int, offset: int, length: int, size: int, codec: int, digest: str) -> Block:
+    return Block(int(pack), int(offset), int(length), int(size), int(codec), check_digest(digest))
+
+
 class BuildPointer(NamedTuple):
     """``build.json``: the one pointer of a build (docs/format.md, section 7)."""
 
@@ -153,7 +160,9 @@ class BuildPointer(NamedTuple):
     def decode(cls, data: bytes, what: str) -> BuildPointer:
         """Return the pointer that ``data`` holds. Raises FormatError."""
         record = parse(data, "build", what)
-        refs = [Ref.parse(record.get(part), f"{what}: {part}") for part in ("content", "layout", "provenance")]
+        refs = [
+            Ref.parse(record.get(part), f"{what}: {part}") for part in ("content", "layout", "provenance")
+        ]
         try:
             return cls(*identity(record["name"], record["version"], record["target"]), *refs)
         except MALFORMED as error:

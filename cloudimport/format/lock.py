@@ -1,4 +1,4 @@
-"""``cloudimport.lock``: the small file that pins an environment index by digest (docs/format.md, section 12)."""
+"""``cloudimport.lock``: the small file that pins an environment index (docs/format.md, section 12)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cloudimport.format.records import FORMAT, MALFORMED, Ref, parse, text, text
 
 
 class Lock(NamedTuple):
-    """A lockfile: normalised requirement lines and, per target, the environment index. ``shelf`` may be ""."""
+    """A lockfile: normalised requirement lines; per target, the index. ``shelf`` may be ""."""
 
     shelf: str
     requirements: tuple[str, ...]
@@ -38,7 +38,9 @@ class Lock(NamedTuple):
             targets = {target: Ref.parse(row["index"], path) for target, row in record["targets"].items()}
             shelf = text(record.get("shelf", ""))
             if record["requirements_sha256"] != requirements.digest(lines):
-                raise FormatError(f"{path}: requirements_sha256 does not match the requirements that it lists")
+                raise FormatError(
+                    f"{path}: requirements_sha256 does not match the requirements that it lists"
+                )
             return cls(shelf, lines, targets)
         except FormatError as error:
             raise ConfigurationError(f"{error}: make it again with 'shelf publish --lock'") from None

@@ -41,7 +41,9 @@ def parse(data: bytes | str, kind: str, what: str) -> dict[str, Any]:
     if type(version) is not int or version < 1:
         raise FormatError(f"{what} has no format version")
     if version > FORMAT:
-        raise FormatError(f"{what} has format {version}, this cloudimport reads up to {FORMAT}: upgrade cloudimport")
+        raise FormatError(
+            f"{what} has format {version}, this cloudimport reads up to {FORMAT}: upgrade cloudimport"
+        )
     return value
 
 
@@ -140,7 +142,10 @@ def check_path(path: str, what: str) -> str:
     bad = (
         not parts
         or not path
-        or any(part in ("", ".", "..", "__pycache__") or len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts)
+        or any(
+            part in ("", ".", "..", "__pycache__") or len(part.encode("utf-8", "surrogatepass")) > 255
+            for part in parts
+        )
         or any(ord(c) < 32 or ord(c) == 127 or c == "\\" or 0xD800 <= ord(c) < 0xE000 for c in path)
         or len(path.encode("utf-8", "surrogatepass")) > 1024
     )
@@ -180,7 +185,12 @@ class EnvironmentPointer(NamedTuple):
             for target, ref in self.targets.items()
         }
         return canonical(
-            {"format": FORMAT, "kind": "environment", "requirements": list(self.requirements), "targets": targets}
+            {
+                "format": FORMAT,
+                "kind": "environment",
+                "requirements": list(self.requirements),
+                "targets": targets,
+            }
         )
 
     @classmethod

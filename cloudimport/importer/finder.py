@@ -35,7 +35,9 @@ class ShelfFinder:
         self._names = tree.index.names
         self._listings: dict[str, frozenset[str]] = {}
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: Any = None
+    ) -> ModuleSpec | None:
         """Return the spec of a module of the environment, or None if it is not ours to find.
 
         A FetchError never comes from here: finding does no I/O.
@@ -50,7 +52,7 @@ class ShelfFinder:
             folder = next(iter(path), None)
             if folder.__class__ is not str or not folder.startswith(self._prefix):
                 return None
-            stem = f"{folder[len(self._prefix):]}/{fullname.rpartition('.')[2]}"
+            stem = f"{folder[len(self._prefix) :]}/{fullname.rpartition('.')[2]}"
         found = self._find(stem)
         return make_spec(fullname, self._tree, *found) if found else None
 

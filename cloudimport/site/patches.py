@@ -307,4 +307,3 @@ class _Scan:
         """Close the real iterator."""
         self._entries.close()  # type: ignore[attr-defined]
         self._real.close()
-

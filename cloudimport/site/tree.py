@@ -15,7 +15,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from os import close as _close
 from os import lstat as _lstat
 from os import open as _open
@@ -26,7 +26,7 @@ from os import utime as _utime
 from cloudimport.errors import CorruptError
 from cloudimport.events import Counters
 from cloudimport.fetch.engine import Fetcher
-from cloudimport.format.index import EnvironmentIndex, Section
+from cloudimport.format.index import BlockRef, EnvironmentIndex, Section
 from cloudimport.format.records import sha256
 
 #: ``stat`` of a file that is not there fills it, since C code may open it next. After this many in one
@@ -76,7 +76,7 @@ class SiteTree:
         if build in self._active:
             return
         section = self.index.section(build)
-        self._fetcher.prefetch(self.index.prefetch(build))
+        self._fetcher.prefetch(self._lacking(build))
         marker = f"{self._state}/{section.pin.name}"
         if not os.path.exists(marker):
             for folder in section.folders():
@@ -85,6 +85,19 @@ class SiteTree:
         for file in section.eager:
             self._fill_quietly(section, file)
         self._active.add(build)
+
+    def _lacking(self, build: int) -> Iterator[BlockRef]:
+        """Yield the blocks that importing ``build`` needs, less those of native files that are there."""
+        whole: dict[tuple[int, int], bool] = {}
+        for section, number in self.index.prefetch(build):
+            file = section.native_of(number)
+            if file is not None:
+                key = (section.build, file)
+                if key not in whole:
+                    whole[key] = self._is_whole(section, file)
+                if whole[key]:
+                    continue
+            yield section.block(number)
 
     def _fill_quietly(self, section: Section, file: int) -> None:
         """Fill an eager file; a tree that cannot be written is no reason to fail an import."""
@@ -121,7 +134,9 @@ class SiteTree:
         needed = [(self.index.section(build), other) for build, other in section.closure(file)]
         absent = [(s, f) for s, f in (*needed, (section, file)) if self.prefix + s.paths[f] not in self._good]
         if len(absent) > 1:
-            pieces = (piece for s, f in absent if not self._is_whole(s, f) for piece in s.pieces(s.extents[f]))
+            pieces = (
+                piece for s, f in absent if not self._is_whole(s, f) for piece in s.pieces(s.extents[f])
+            )
             self._fetcher.prefetch(ref for ref, _, _ in pieces)
         for other, number in needed:
             self.fill(other, number)
@@ -230,7 +245,11 @@ class SiteTree:
             _makedirs(self.prefix + relative)
             for name in folders:
                 _mkdir(f"{self.prefix}{relative}/{name}")
-            data = [f for f in (section.index[f"{relative}/{name}"] for name in files) if section.kinds[f] in "dmx"]
+            data = [
+                f
+                for f in (section.index[f"{relative}/{name}"] for name in files)
+                if section.kinds[f] in "dmx"
+            ]
             if len(data) <= _LISTED_FILES and sum(section.sizes[f] for f in data) <= _LISTED_BYTES:
                 for file in data:
                     self.fill(section, file)
@@ -245,10 +264,13 @@ class SiteTree:
             names += (section.folder(relative) or ([], []))[0]
         return [name for name in names if not present(name)]
 
-
     def modules_in(self, relative: str) -> list[tuple[str, bool]]:
         """Return (name, is package) for each module of the environment in a folder."""
-        builds = self.index.folders.get(relative.partition("/")[0], ()) if relative else range(len(self.index.builds))
+        builds = (
+            self.index.folders.get(relative.partition("/")[0], ())
+            if relative
+            else range(len(self.index.builds))
+        )
         return [found for build in builds for found in self.index.section(build).modules_in(relative)]
 
 
@@ -258,7 +280,9 @@ def _status(section: Section, file: int) -> os.stat_result:
     time_ns = section.stamp(file)
     second = time_ns // 10**9
     fields = (mode, 0, 0, 1, os.geteuid(), os.getegid(), section.sizes[file], second, second, second)
-    times = {f"st_{name}time_ns": time_ns for name in "amc"} | {f"st_{name}time": time_ns / 1e9 for name in "amc"}
+    times = {f"st_{name}time_ns": time_ns for name in "amc"} | {
+        f"st_{name}time": time_ns / 1e9 for name in "amc"
+    }
     return os.stat_result(fields, times)
 
 

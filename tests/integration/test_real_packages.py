@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,17 +78,19 @@ def requirements(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["moto", "radosgw"])
-def published(request: pytest.FixtureRequest, requirements: Path) -> Iterator[Published]:
+def published(request: pytest.FixtureRequest, requirements: Path) -> Published:
     """The sample on each S3 server."""
     server: S3Server = request.getfixturevalue(request.param)
-    yield publish(server, server.make_bucket("sample"), requirements, running_version())
+    return publish(server, server.make_bucket("sample"), requirements, running_version())
 
 
 @pytest.fixture(scope="module")
 def expected(requirements: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """A function from a program to what it prints with pip-installed packages."""
     folder = install_packages(running_version(), requirements, tmp_path_factory.mktemp("installed"))
-    runner = Runner(tmp_path_factory.mktemp("home"), find_python(running_version()) or sys.executable, [str(folder)])
+    runner = Runner(
+        tmp_path_factory.mktemp("home"), find_python(running_version()) or sys.executable, [str(folder)]
+    )
     said: dict[str, str] = {}
 
     def get(name: str) -> str:
@@ -101,7 +103,12 @@ def expected(requirements: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
 
 def run_from_shelf(python: str, name: str, where: Published, home: Path, **extra: str) -> Ran:
     """Run a program in a fresh interpreter with the shelf's lock."""
-    env = {**where.environ, "CLOUDIMPORT_LOCK": str(where.lock), "CLOUDIMPORT_CACHE": str(home / "cache"), **extra}
+    env = {
+        **where.environ,
+        "CLOUDIMPORT_LOCK": str(where.lock),
+        "CLOUDIMPORT_CACHE": str(home / "cache"),
+        **extra,
+    }
     return Runner(home, python, []).run_script(HELLO / "from_shelf.py", name, env=env)
 
 
@@ -130,7 +137,9 @@ def test_same_result_as_pip(
 
 
 @pytest.mark.network
-def test_second_process_without_store(published: Published, runtime: Callable[[str], str], tmp_path: Path) -> None:
+def test_second_process_without_store(
+    published: Published, runtime: Callable[[str], str], tmp_path: Path
+) -> None:
     """A second process with the same cache makes no request, and works with the store switched off."""
     python = runtime(published.version)
     first = run_from_shelf(python, "pandas", published, tmp_path).ok()
@@ -141,7 +150,9 @@ def test_second_process_without_store(published: Published, runtime: Callable[[s
 
 
 @pytest.mark.network
-def test_requests_of_import_pandas(published: Published, runtime: Callable[[str], str], tmp_path: Path) -> None:
+def test_requests_of_import_pandas(
+    published: Published, runtime: Callable[[str], str], tmp_path: Path
+) -> None:
     """A cold ``import pandas`` makes at most 40 requests, most of them at once, without a lock too."""
     code = """
         import cloudimport, json

@@ -47,7 +47,12 @@ class Runner:
     path: Sequence[str] = (str(REPOSITORY),)
 
     def run(
-        self, code: str, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, name: str = "main.py"
+        self,
+        code: str,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        name: str = "main.py",
     ) -> Ran:
         """Run ``code`` as a script of its own folder."""
         folder = cwd or self.home / "handler"
@@ -60,7 +65,11 @@ class Runner:
         self, script: Path, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> Ran:
         """Run a script file."""
-        environment = {**clean_environment(self.home), "PYTHONPATH": os.pathsep.join(self.path), **(env or {})}
+        environment = {
+            **clean_environment(self.home),
+            "PYTHONPATH": os.pathsep.join(self.path),
+            **(env or {}),
+        }
         done = subprocess.run(
             [self.python, str(script), *arguments],
             capture_output=True,

@@ -24,7 +24,14 @@ def find_python(version: str) -> str | None:
     """Return a CPython of that version on this machine, or None."""
     if version == running_version():
         return getattr(sys, "_base_executable", sys.executable)
-    command = [uv.find_uv_bin(), "python", "find", "--no-project", "--no-python-downloads", f"cpython@{version}"]
+    command = [
+        uv.find_uv_bin(),
+        "python",
+        "find",
+        "--no-project",
+        "--no-python-downloads",
+        f"cpython@{version}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
 

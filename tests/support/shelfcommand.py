@@ -31,7 +31,12 @@ def publisher_environment(extra: Mapping[str, str] | None = None) -> dict[str, s
 def run_shelf(*arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ran:
     """Run ``shelf`` with ``arguments``."""
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from shelf_tools.cli import main; sys.exit(main())", *map(str, arguments)],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from shelf_tools.cli import main; sys.exit(main())",
+            *map(str, arguments),
+        ],
         capture_output=True,
         text=True,
         timeout=_TIMEOUT,

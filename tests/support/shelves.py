@@ -14,9 +14,9 @@ from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
 from shelf_tools.builds import commit
+from shelf_tools.collect import code_file
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
 from shelf_tools.indexing import Built
-from shelf_tools.install import code_file
 from shelf_tools.order import arrange
 from shelf_tools.pack import pack
 from shelf_tools.scan import scan
@@ -39,7 +39,10 @@ def write_tree(root: Path, files: Files) -> Path:
 def metadata(name: str, version: str, requires: Sequence[str] = (), entry_points: str = "") -> dict[str, str]:
     """Return the dist-info files of a distribution."""
     folder = f"{name.replace('-', '_')}-{version}.dist-info"
-    lines = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", *(f"Requires-Dist: {r}\n" for r in requires)]
+    lines = [
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        *(f"Requires-Dist: {r}\n" for r in requires),
+    ]
     files = {f"{folder}/METADATA": "".join(lines), f"{folder}/INSTALLER": "cloudimport\n"}
     if entry_points:
         files[f"{folder}/entry_points.txt"] = entry_points
@@ -111,7 +114,7 @@ class MadeShelf:
         return self.builds[pin]
 
     def environment(self, *pins: str) -> Ref:
-        """Publish the environment of ``pins`` (all by default) and write requirements and lock; returns the index."""
+        """Publish the environment of ``pins`` (by default all), write requirements and lock."""
         wanted = [Pin.parse(pin) for pin in pins] or list(self.builds)
         lines = sorted(map(str, wanted))
         warnings: list[str] = []

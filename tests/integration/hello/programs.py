@@ -37,7 +37,13 @@ def numpy() -> str:
 def pandas() -> str:
     import pandas
 
-    frame = pandas.DataFrame({"a": [1, 2, 3], "b": list("xyx"), "t": pandas.date_range("2024-01-01", periods=3, tz="Europe/Berlin")})
+    frame = pandas.DataFrame(
+        {
+            "a": [1, 2, 3],
+            "b": list("xyx"),
+            "t": pandas.date_range("2024-01-01", periods=3, tz="Europe/Berlin"),
+        }
+    )
     return f"{frame.groupby('b').a.sum().to_dict()} {frame.t.iloc[2].isoformat()}"
 
 
@@ -87,7 +93,9 @@ def PIL() -> str:
     ImageDraw.Draw(image).text((2, 2), "ok", fill="black", font=ImageFont.load_default())
     stream = io.BytesIO()
     image.save(stream, "JPEG")
-    return f"{Image.open(io.BytesIO(stream.getvalue())).size} {Image.open(io.BytesIO(stream.getvalue())).format}"
+    return (
+        f"{Image.open(io.BytesIO(stream.getvalue())).size} {Image.open(io.BytesIO(stream.getvalue())).format}"
+    )
 
 
 def lxml() -> str:
@@ -170,7 +178,8 @@ def jinja2() -> str:
 def yaml() -> str:
     import yaml
 
-    return f"{yaml.safe_load('a: [1, {b: 2}]')} {yaml.__with_libyaml__} {yaml.dump([1], Dumper=yaml.CSafeDumper).strip()}"
+    dumped = yaml.dump([1], Dumper=yaml.CSafeDumper).strip()
+    return f"{yaml.safe_load('a: [1, {b: 2}]')} {yaml.__with_libyaml__} {dumped}"
 
 
 def tzdata() -> str:
@@ -218,7 +227,11 @@ def django() -> str:
     return f"{User.objects.count()} {text} {User.objects.get().check_password('x')}"
 
 
-PROGRAMS = {name: thing for name, thing in list(globals().items()) if callable(thing) and getattr(thing, "__module__", "") == __name__}
+PROGRAMS = {
+    name: thing
+    for name, thing in list(globals().items())
+    if callable(thing) and getattr(thing, "__module__", "") == __name__
+}
 
 
 if __name__ == "__main__":
