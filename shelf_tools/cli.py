@@ -209,3 +209,7 @@ def _verify(
         err.print(f"shelf: {problem}", markup=False)
     out.print(f"{_counted(checked, 'build')} checked, {_counted(problems, 'problem')}", markup=False)
     return 1 if problems else 0
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

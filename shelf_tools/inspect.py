@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from cloudimport.errors import ConfigurationError
 from cloudimport.format import keys
 from cloudimport.format.layout import BuildPointer
+from cloudimport.format.records import parse
 from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
@@ -40,11 +41,15 @@ class Shown(NamedTuple):
 
 
 class Shelf:
-    """A shelf to look at."""
+    """A shelf to look at. Raises ConfigurationError if there is none, FormatError for a newer one."""
 
     def __init__(self, url: str, environ: Mapping[str, str]) -> None:
         self.store: Store = open_store(url, environ)
         self.source: Source = open_source(url, SourceConfig(environ=environ))
+        found = self.store.read_versioned(keys.SHELF)
+        if found is None:
+            raise ConfigurationError(f"{self.store.url} is no shelf: it has no {keys.SHELF}; publish to it first")
+        parse(found[0], "shelf", f"{self.store.url}/{keys.SHELF}")
 
     def builds(self) -> list[tuple[Pin, Target]]:
         """Return every build, sorted. Raises a FetchError."""

@@ -233,7 +233,9 @@ class _Target:
         def one(way: _Pin) -> Iterable[str]:
             assert way.installed is not None
             beside = {
-                n: (w.installed.tree, w.installed.code) for n in needs[way.pin] if (w := by_name[n]).installed
+                name: _mounted(other.installed, interpreter)
+                for name in needs[way.pin]
+                if (other := by_name[name]).installed
             }
             names = top_level(way.known, self._target)
             way.trace = trace(
@@ -365,6 +367,12 @@ def _closure(way: _Pin, by_name: Mapping[str, _Pin]) -> list[str]:
                 found[name] = None
                 queue.append(by_name[name])
     return list(found)
+
+
+def _mounted(installed: Installed, interpreter: Interpreter | None) -> tuple[Path, Path | None]:
+    """Return (tree, code) as a trace takes them: bytecode only if the interpreter can load it."""
+    fits = interpreter is not None and installed.magic == interpreter.magic
+    return installed.tree, installed.code if fits else None
 
 
 @contextmanager

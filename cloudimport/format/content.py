@@ -14,7 +14,7 @@ from cloudimport.format.records import (
     canonical,
     check_path,
     identity,
-    number,
+    integer,
     one_of,
     parse,
     text,
@@ -105,7 +105,7 @@ def _file(path: object, kind: object, executable: object, size: object, digest: 
     """Return a file's row. Raises ValueError."""
     if not isinstance(executable, bool):
         raise ValueError(f"{path!r}: executable is not true or false")
-    return File(text(path), one_of(kind, KINDS), executable, number(size), check_digest(digest))
+    return File(text(path), one_of(kind, KINDS), executable, integer(size), check_digest(digest))
 
 
 def check_files(files: tuple[File, ...], what: str) -> None:

@@ -8,13 +8,29 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
-from cloudimport.errors import ConfigurationError, FormatError
+from cloudimport.errors import FormatError
 from cloudimport.format.keys import build_prefix
-from cloudimport.format.records import BLOCK_SIZE, Extents, Ref, check_extents, check_path, parse
-from cloudimport.ids import Pin, Target, check_digest
+from cloudimport.format.records import (
+    BLOCK_SIZE,
+    MALFORMED,
+    RECORD_SIZE,
+    Extents,
+    Ref,
+    check_extents,
+    check_magic,
+    check_path,
+    identity,
+    integer,
+    integers,
+    parse,
+    text,
+    texts,
+)
+from cloudimport.ids import Pin, Target, check_digest, normalise_name, normalise_version
 
 #: 1980-01-01, the oldest time that zip archives can hold.
 _EPOCH_NS = 315_532_800 * 10**9
@@ -46,41 +62,71 @@ class Module(NamedTuple):
 
 
 class Section:
-    """One build's files, modules and blocks. All numbers are checked when it is made."""
+    """One build's files, modules and blocks.
 
-    def __init__(self, build: int, pin: Pin, content: str, data: bytes) -> None:
-        what = f"index section of {pin}"
+    What goes through whole columns is checked when it is made; a block, an extent and a closure
+    when they are asked for, so that importing one module does not pay for a thousand.
+    ``files_of`` returns how many files another build of the environment has.
+    """
+
+    def __init__(
+        self, build: int, pin: Pin, content: str, data: bytes, builds: int, files_of: Callable[[int], int]
+    ) -> None:
         self.build, self.pin, self.content = build, pin, content
-        try:
-            self._parse(json.loads(data), what)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, ConfigurationError) as error:
-            raise FormatError(f"{what} is not well-formed: {error!r}") from None
+        self._what = what = f"index section of {pin}"
+        self._files_of = files_of
         self._folders: dict[str, tuple[list[str], list[str]]] | None = None
         self._natives: dict[int, int] | None = None
+        try:
+            record = json.loads(data)
+            self._parse_files(record)
+            self._parse_blocks(record)
+            self._parse_modules(record)
+            self.prefetch = [(integer(other, builds), integers(runs)) for other, runs in record["prefetch"]]
+            self._closure: dict[str, list[int]] = dict(record["closure"])
+        except MALFORMED as error:
+            raise FormatError(f"{what} is not well-formed: {error!r}") from None
 
-    def _parse(self, record: dict[str, Any], what: str) -> None:
-        self.paths: list[str] = record["paths"].split("\n") if record["paths"] else []
-        self.kinds: str = record["kinds"]
-        self.sizes: list[int] = record["sizes"]
-        self.extents: list[list[int]] = record["extents"]
-        self.eager: list[int] = record["eager"]
-        self.executable = frozenset(record["executable"])
-        self.prefetch: list[tuple[int, list[int]]] = [(other, runs) for other, runs in record["prefetch"]]
-        self._native_digests: dict[str, str] = record["native_digests"]
-        self._packs = [_pack(self.pin, *row) for row in record["packs"]]
-        self._blocks: list[int] = record["blocks"]
-        self._block_digests: str = record["block_digests"]
-        self._exclusive = frozenset(record["exclusive"])
-        self._closure: dict[str, list[int]] = record["closure"]
+    def _parse_files(self, record: dict[str, Any]) -> None:
+        self.paths = _lines(record["paths"])
         count = len(self.paths)
-        if not len(self.kinds) == len(self.sizes) == len(self.extents) == count:
-            raise FormatError(f"{what}: columns differ in length")
-        if len(self._blocks) % 5 or len(self._block_digests) != 64 * (len(self._blocks) // 5):
-            raise FormatError(f"{what}: block columns differ in length")
+        self.kinds = text(record["kinds"])
+        self.sizes = integers(record["sizes"])
+        self.extents: list[list[int]] = list(record["extents"])
+        self.eager = integers(record["eager"], count)
+        self.executable = frozenset(integers(record["executable"], count))
+        self._native_digests: dict[str, str] = dict(record["native_digests"])
         self.index = dict(zip(self.paths, range(count), strict=True))
-        stems = record["modules"].split("\n") if record["modules"] else []
-        rows = zip(stems, record["module_kinds"], record["module_files"], record["code"], strict=True)
+        if not len(self.kinds) == len(self.sizes) == len(self.extents) == len(self.index) == count:
+            raise ValueError("columns differ in length, or a path stands twice")
+        if not set(self.kinds) <= _KINDS:
+            raise ValueError("a file is of no known kind")
+        # Whether each lies in its block is checked when it is used.
+        extents = integers([*chain.from_iterable(self.extents)])
+        if sum(extents[2::3]) != sum(self.sizes):
+            raise ValueError("the extents are not the sizes of the files")
+        _check_paths(self.paths, self._what)
+
+    def _parse_blocks(self, record: dict[str, Any]) -> None:
+        self._packs = [_pack(self.pin, *row) for row in record["packs"]]
+        self._blocks = integers(record["blocks"])
+        self._block_sizes = self._blocks[3::5]
+        self._block_digests = text(record["block_digests"])
+        if len(self._blocks) % 5 or len(self._block_digests) != 64 * self.block_count:
+            raise ValueError("block columns differ in length")
+        self._exclusive = frozenset(integers(record["exclusive"], self.block_count))
+
+    def _parse_modules(self, record: dict[str, Any]) -> None:
+        stems, kinds = _lines(record["modules"]), text(record["module_kinds"])
+        if not set(kinds) <= _MODULE_KINDS:
+            raise ValueError("a module is of no known kind")
+        rows = zip(
+            stems, kinds, integers(record["module_files"], len(self.paths)), record["code"], strict=True
+        )
         self.modules = {row[0]: row for row in rows}
+        code = integers([*chain.from_iterable(record["code"])])
+        if sum(code[2::3]) > RECORD_SIZE:
+            raise ValueError("there is more bytecode than any build has")
 
     def module(self, stem: str) -> Module | None:
         """Return the module at a path without suffix, or None."""
@@ -91,7 +137,7 @@ class Section:
         """Return the digest of a native file's plain bytes, "" for other files (their blocks are checked)."""
         digest = self._native_digests.get(str(file), "")
         if not digest and self.kinds[file] == "n":
-            raise FormatError(f"index section of {self.pin}: {self.paths[file]} has no digest")
+            raise FormatError(f"{self._what}: {self.paths[file]} has no digest")
         return digest and check_digest(digest)
 
     def stamp(self, file: int) -> int:
@@ -114,15 +160,15 @@ class Section:
         return len(self._blocks) // 5
 
     def block(self, number: int) -> BlockRef:
-        """Return block ``number``. Raises FormatError if it does not lie in its pack."""
+        """Return block ``number``. Raises FormatError if there is none or it does not lie in its pack."""
+        if not 0 <= number < self.block_count:
+            raise FormatError(f"{self._what}: there is no block {number}")
         pack, offset, length, size, codec = self._blocks[5 * number : 5 * number + 5]
-        key, pack_size = self._packs[pack]
-        if offset < 0 or length <= 0 or offset + length > pack_size or not 0 < size <= BLOCK_SIZE:
-            raise FormatError(f"index section of {self.pin}: block {number} does not lie in its pack")
+        key, pack_size = self._packs[pack] if pack < len(self._packs) else ("", 0)
+        if length <= 0 or offset + length > pack_size or not 0 < size <= BLOCK_SIZE:
+            raise FormatError(f"{self._what}: block {number} does not lie in its pack")
         if codec not in (0, 1) or (length != size if codec == 0 else length >= size):
-            raise FormatError(
-                f"index section of {self.pin}: block {number} has sizes that its codec cannot have"
-            )
+            raise FormatError(f"{self._what}: block {number} has sizes that its codec cannot have")
         digest = check_digest(self._block_digests[64 * number : 64 * number + 64])
         return BlockRef(digest, key, offset, length, size, codec, number in self._exclusive)
 
@@ -137,20 +183,34 @@ class Section:
 
     def pieces(self, extents: Extents | list[int]) -> list[tuple[BlockRef, int, int]]:
         """Return (block, offset, length) for a row of extents. Raises FormatError if one is out of range."""
-        check_extents(tuple(extents), self._blocks[3::5], f"index section of {self.pin}")
+        check_extents(extents, self._block_sizes, self._what)
         return [
             (self.block(extents[at]), extents[at + 1], extents[at + 2]) for at in range(0, len(extents), 3)
         ]
 
     def closure(self, file: int) -> list[tuple[int, int]]:
-        """Return (build, file) of the native files that ``file`` needs, dependencies first."""
-        flat = self._closure.get(str(file), [])
-        return list(zip(flat[::2], flat[1::2], strict=True))
+        """Return (build, file) of the native files that ``file`` needs, dependencies first.
+
+        Raises FormatError if one of them is not there.
+        """
+        try:
+            flat = integers(self._closure.get(str(file), []))
+            pairs = list(zip(flat[::2], flat[1::2], strict=True))
+            for build, other in pairs:
+                integer(other, self._files_of(build))
+        except MALFORMED as error:
+            raise FormatError(
+                f"{self._what}: what {self.paths[file]} needs is not well-formed: {error!r}"
+            ) from None
+        return pairs
 
     def folder(self, path: str) -> tuple[list[str], list[str]] | None:
         """Return names of (files, folders) directly in ``path`` ("" is the root); None if it is no folder."""
         if self._folders is None:
-            self._folders = _folders(self.paths)
+            folders = _folders(self.paths)
+            if not folders.keys().isdisjoint(self.index):
+                raise FormatError(f"{self._what}: a path is both a file and a folder")
+            self._folders = folders
         return self._folders.get(path)
 
     def folders(self) -> list[str]:
@@ -159,16 +219,37 @@ class Section:
         return sorted(folder for folder in self._folders or () if folder)
 
 
-def _pack(pin: Pin, version: str, target: str, digest: str, size: int) -> tuple[str, int]:
+def _pack(pin: Pin, version: object, target: object, digest: object, size: object) -> tuple[str, int]:
     """Return (key, size) of a pack: always of the section's own package, whatever the index says."""
-    clean = Pin.of(pin.name, version), Target.parse(target)
-    return build_prefix(pin.name, clean[0].version, str(clean[1])) + f"pack-{check_digest(digest)}", size
+    return build_prefix(*identity(pin.name, version, target)) + f"pack-{check_digest(digest)}", integer(size)
+
+
+_KINDS, _MODULE_KINDS = frozenset("sbnmxd"), frozenset("pmefbq")
+
+
+def _lines(joined: object) -> list[str]:
+    return text(joined).split("\n") if joined else []
+
+
+def _check_paths(paths: list[str], what: str) -> None:
+    """Check every path (docs/format.md, section 5). Raises FormatError.
+
+    One by one they would cost as much as parsing the section, so what almost all of them are is
+    seen at once: short, ASCII, without a character or component that needs a second look.
+    """
+    if not paths:
+        return
+    joined = "/\n/".join(paths)
+    plain = joined.isascii() and joined.replace("\n", "").isprintable() and max(map(len, paths)) < 256
+    suspect = ("\\", "//", "/./", "/../", "/__pycache__/")
+    if not plain or any(part in f"/{joined}/" for part in suspect):
+        for path in paths:
+            check_path(path, what)
 
 
 def _folders(paths: list[str]) -> dict[str, tuple[list[str], list[str]]]:
     folders: dict[str, tuple[list[str], list[str]]] = {"": ([], [])}
     for path in paths:
-        check_path(path, "index section")
         head, _, name = path.rpartition("/")
         if head not in folders:
             _add_folder(folders, head)
@@ -201,19 +282,27 @@ class EnvironmentIndex:
         """Parse the plain bytes of an index whose digest the caller has checked. Raises FormatError."""
         what = f"environment index {ref.digest[:12]}"
         end = data.find(b"\n")
+        if end < 0:
+            raise FormatError(f"{what} has no header line")
         header = parse(data[:end], "environment-index", what)
         self.digest = ref.digest
         self._data, self._body = data, end + 1
         try:
-            self.target: str = header["target"]
-            self.requirements: list[str] = header["requirements"]
-            self.names: dict[str, list[int]] = header["names"]
-            self.files: dict[str, list[int]] = header["files"]
-            self.folders: dict[str, list[int]] = header["folders"]
-            self.builds = [_build(row) for row in header["builds"]]
-        except (KeyError, TypeError, ValueError) as error:
+            self.target = str(Target.parse(text(header["target"])))
+            self.requirements = texts(header["requirements"])
+            self.builds = [_build(row, len(data) - self._body) for row in header["builds"]]
+            self.names = self._numbered(header["names"])
+            self.files = self._numbered(header["files"])
+            self.folders = self._numbered(header["folders"])
+        except MALFORMED as error:
             raise FormatError(f"{what} is not well-formed: {error!r}") from None
         self._sections: list[Section | None] = [None] * len(self.builds)
+
+    def _numbered(self, names: dict[str, list[int]]) -> dict[str, list[int]]:
+        """Return ``names`` with the numbers of the builds that have them. Raises ValueError."""
+        for builds in names.values():
+            integers(builds, len(self.builds))
+        return names
 
     @property
     def pins(self) -> list[Pin]:
@@ -227,9 +316,13 @@ class EnvironmentIndex:
             offset, length = self.builds[build].section
             start = self._body + offset
             row = self.builds[build]
-            section = Section(build, row.pin, row.content, self._data[start : start + length])
+            data = self._data[start : start + length]
+            section = Section(build, row.pin, row.content, data, len(self.builds), self._files_of)
             self._sections[build] = section
         return section
+
+    def _files_of(self, build: int) -> int:
+        return len(self.section(build).paths)
 
     def find_module(self, stem: str) -> tuple[Section, Module] | None:
         """Return the module at ``stem`` (``pandas/core/frame``), or None."""
@@ -260,12 +353,20 @@ class EnvironmentIndex:
         """Yield (section, block number) of what importing ``build`` needs, its own lead first."""
         for other, runs in self.section(build).prefetch:
             section = self.section(other)
-            for first, count in zip(runs[::2], runs[1::2], strict=True):
-                for number in range(first, first + count):
+            for first, count in _pairs(runs):
+                for number in range(first, min(first + count, section.block_count)):
                     yield section, number
 
 
-def _build(row: dict[str, Any]) -> Build:
-    offset, length = row["section"]
-    pin = Pin(row["name"], row["version"])
-    return Build(pin, row["content"], row["layout"], row["magic"], (offset, length))
+def _pairs(flat: list[int]) -> Iterable[tuple[int, int]]:
+    return zip(flat[::2], flat[1::2], strict=False)
+
+
+def _build(row: dict[str, Any], size: int) -> Build:
+    """Return a build's row of a header whose sections have ``size`` bytes. Raises ValueError."""
+    offset, length = integers(row["section"], size + 1)
+    name, version = text(row["name"]), text(row["version"])
+    if offset + length > size or (name, version) != (normalise_name(name), normalise_version(version)):
+        raise ValueError(f"the section or the pin of {name[:100]}=={version[:100]} is not well-formed")
+    digests = check_digest(row["content"]), check_digest(row["layout"])
+    return Build(Pin(name, version), *digests, check_magic(row["magic"]), (offset, length))

@@ -5,7 +5,7 @@ docs/format.md, sections 6 and 7.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cloudimport.errors import FormatError
 from cloudimport.format.records import (
@@ -16,10 +16,11 @@ from cloudimport.format.records import (
     Ref,
     canonical,
     check_extents,
+    check_magic,
     check_path,
     identity,
-    number,
-    numbers,
+    integer,
+    integers,
     one_of,
     parse,
     text,
@@ -84,12 +85,12 @@ class Layout(NamedTuple):
                 check_digest(record["content"]),
                 one_of(record["order"], ORDERS),
                 check_magic(record["magic"]),
-                number(record["lead"]),
+                integer(record["lead"]),
                 tuple(_pack(whose[0], *row) for row in record["packs"]),
                 tuple(_block(*row) for row in record["blocks"]),
-                tuple(tuple(numbers(row)) for row in record["files"]),
-                {check_path(path, what): tuple(numbers(row)) for path, row in record["code"].items()},
-                tuple(numbers(record["eager"])),
+                tuple(tuple(integers(row)) for row in record["files"]),
+                {check_path(path, what): tuple(integers(row)) for path, row in record["code"].items()},
+                tuple(integers(record["eager"])),
                 {text(name): texts(paths) for name, paths in record["follow"]},
             )
         except MALFORMED as error:
@@ -120,26 +121,13 @@ class Layout(NamedTuple):
 
 def _pack(name: str, version: object, target: object, digest: object, size: object) -> Pack:
     """Return a pack's row. Raises ValueError unless version and target are in their normal form."""
-    return Pack(*identity(name, version, target)[1:], check_digest(digest), number(size))
+    return Pack(*identity(name, version, target)[1:], check_digest(digest), integer(size))
 
 
-def _block(
-    pack: object, offset: object, length: object, size: object, codec: object, digest: object
-) -> Block:
+def _block(pack: Any, offset: Any, length: Any, size: Any, codec: Any, digest: Any) -> Block:
     """Return a block's row. Raises ValueError."""
-    return Block(*numbers([pack, offset, length, size, codec]), check_digest(digest))
-
-
-def check_magic(magic: object) -> str:
-    """Return a pyc magic number (4 bytes, hexadecimal), or "" for none. Raises ValueError."""
-    found = text(magic)
-    if len(found) not in (0, 8) or not set(found) <= set("0123456789abcdef"):
-        raise ValueError(f"{found[:20]!r} is not a pyc magic number")
-    return found
-
-
-def _block(pack: int, offset: int, length: int, size: int, codec: int, digest: str) -> Block:
-    return Block(int(pack), int(offset), int(length), int(size), int(codec), check_digest(digest))
+    pack, offset, length, size, codec = integers([pack, offset, length, size, codec])
+    return Block(pack, offset, length, size, codec, check_digest(digest))
 
 
 class BuildPointer(NamedTuple):

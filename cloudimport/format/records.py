@@ -56,7 +56,8 @@ def is_size(value: object) -> bool:
     return type(value) is int and 0 <= value <= RECORD_SIZE
 
 
-#: What a field of the wrong type or shape raises where it is first used; RecursionError: JSON nested too deep.
+#: What a field of the wrong type or shape raises where it is first used (RecursionError: JSON
+#: nested too deep).
 MALFORMED = (
     KeyError,
     TypeError,
@@ -71,7 +72,7 @@ MALFORMED = (
 _LARGEST = (1 << 53) - 1
 
 
-def numbers(values: object, below: int = _LARGEST + 1) -> list[int]:
+def integers(values: object, below: int = _LARGEST + 1) -> list[int]:
     """Return ``values`` if it is a list of integers from 0 to ``below`` - 1. Raises ValueError.
 
     ``True`` and ``1.0`` are no integers: records that differ must not read as the same one.
@@ -83,9 +84,9 @@ def numbers(values: object, below: int = _LARGEST + 1) -> list[int]:
     return values
 
 
-def number(value: object, below: int = _LARGEST + 1) -> int:
+def integer(value: object, below: int = _LARGEST + 1) -> int:
     """Return ``value`` if it is an integer from 0 to ``below`` - 1. Raises ValueError."""
-    return numbers([value], below)[0]
+    return integers([value], below)[0]
 
 
 def text(value: object) -> str:
@@ -111,10 +112,21 @@ def one_of(value: object, known: Iterable[str]) -> str:
 
 
 def identity(name: object, version: object, target: object) -> tuple[str, str, str]:
-    """Return the three that make a key if each is in its normal form. Raises ValueError or ConfigurationError."""
+    """Return the three that make a key if each is in its normal form.
+
+    Raises ValueError or ConfigurationError.
+    """
     found = text(name), text(version), text(target)
     if found != (normalise_name(found[0]), normalise_version(found[1]), str(Target.parse(found[2]))):
         raise ValueError(f"{found} is not in its normal form")
+    return found
+
+
+def check_magic(magic: object) -> str:
+    """Return a pyc magic number (4 bytes, hexadecimal), or "" for none. Raises ValueError."""
+    found = text(magic)
+    if len(found) not in (0, 8) or not set(found) <= set("0123456789abcdef"):
+        raise ValueError(f"{found[:20]!r} is not a pyc magic number")
     return found
 
 
@@ -136,12 +148,13 @@ class Ref(NamedTuple):
         return cls(check_digest(value[0]), value[1], value[2])
 
 
-def check_path(path: str, what: str) -> str:
+def check_path(path: object, what: str) -> str:
     """Return ``path`` if docs/format.md, section 5 allows it. Raises FormatError naming ``what``."""
-    parts = path.split("/") if isinstance(path, str) else ()
+    if not isinstance(path, str):
+        raise FormatError(f"{what}: path {str(path)[:200]!r} is not allowed")
+    parts = path.split("/")
     bad = (
-        not parts
-        or not path
+        not path
         or any(
             part in ("", ".", "..", "__pycache__") or len(part.encode("utf-8", "surrogatepass")) > 255
             for part in parts
@@ -150,7 +163,7 @@ def check_path(path: str, what: str) -> str:
         or len(path.encode("utf-8", "surrogatepass")) > 1024
     )
     if bad:
-        raise FormatError(f"{what}: path {str(path)[:200]!r} is not allowed")
+        raise FormatError(f"{what}: path {path[:200]!r} is not allowed")
     return path
 
 
@@ -158,7 +171,7 @@ def check_path(path: str, what: str) -> str:
 Extents = tuple[int, ...]
 
 
-def check_extents(row: Extents, sizes: list[int], what: str) -> None:
+def check_extents(row: Extents | list[int], sizes: list[int], what: str) -> None:
     """Check one flattened row of extents against the blocks' plain sizes. Raises FormatError."""
     if len(row) % 3:
         raise FormatError(f"{what}: extents come in threes")

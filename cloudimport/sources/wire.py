@@ -122,7 +122,7 @@ class Connection:
             if not self._reader.peek(1):
                 raise StaleError("end of file")
         except TimeoutError as error:
-            raise HttpError(f"{host} did not answer within {self._silence:g} s") from error
+            raise HttpError(f"{host} did not answer within {min(self._silence, self._total):g} s") from error
         except OSError as error:
             raise StaleError(str(error)) from error
 

@@ -252,6 +252,23 @@ def test_botocore_resolves_the_rest_in_a_process_of_its_own(tmp_path: Path) -> N
     assert json.loads(done.stdout) == ["P", "PS", "PT", parse_instant("2100-01-01T00:00:00Z")]
 
 
+def test_what_botocore_prints_does_not_mix_with_the_answer(tmp_path: Path) -> None:
+    """Noise on the helper's standard output is no part of its answer."""
+    session = tmp_path / "botocore" / "session.py"
+    session.parent.mkdir()
+    (session.parent / "__init__.py").write_text("")
+    session.write_text(
+        "from types import SimpleNamespace as Some\n"
+        "def Session(profile):\n"
+        "    print('noise', flush=True)\n"
+        "    keys = Some(access_key='N', secret_key='S', token=None)\n"
+        "    return Some(get_credentials=lambda: Some(get_frozen_credentials=lambda: keys))\n"
+    )
+    environ = _process_profile(tmp_path, {})
+    standard = tuple(entry for entry in sys.path if entry and "site-packages" not in entry)
+    assert _get(environ, helper_path=(str(tmp_path), *standard)) == Credentials("N", "S")
+
+
 def test_what_botocore_refuses_is_a_denied_error(tmp_path: Path) -> None:
     """Where botocore's chain fails, its reason is given in one line."""
     environ = _process_profile(tmp_path, {"Version": 7})

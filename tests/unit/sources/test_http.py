@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,6 +169,15 @@ def test_a_server_that_drips_is_cut_off() -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     with RawServer(answer, drip=0.05) as server, pytest.raises(HttpError, match="broke off"):
         _get(client, server.endpoint)
+
+
+def test_the_limit_of_the_whole_bounds_a_silence() -> None:
+    """Where less time is left than a silence may last, the silence ends with the time."""
+    client = HttpClient(Limits(1.0, 20.0, 0.3), Proxies({}, {}))
+    began = time.monotonic()
+    with HttpServer(_says(BODY, fault="stall")) as server, pytest.raises(HttpError, match=r"within 0\.3 s"):
+        _get(client, server.endpoint)
+    assert time.monotonic() - began < 10
 
 
 def test_serves_threads_with_a_connection_each() -> None:
