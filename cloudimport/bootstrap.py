@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
 from typing import Any
 
 from cloudimport import settings as settings_module
@@ -30,7 +31,7 @@ from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.lock import Lock
 from cloudimport.format.records import EnvironmentPointer, Ref, sha256
 from cloudimport.ids import Pin, Target, running_targets
-from cloudimport.importer.finder import ShelfFinder, path_hook
+from cloudimport.importer.finder import ShelfFinder, path_hook, teach_pkgutil
 from cloudimport.settings import Settings
 from cloudimport.site.children import Children
 from cloudimport.site.patches import Patches
@@ -53,6 +54,7 @@ class Environment:
     ) -> None:
         self._parts = parts
         self._finder, self._hook, self._patches, self._children = finder, hook, patches, children
+        self._inherited = False
 
     @property
     def digest(self) -> str:
@@ -97,7 +99,7 @@ class _Parts:
 
     def __init__(self, settings: Settings, shelf: str) -> None:
         self.settings = settings
-        self.cache_root, self.temporary = _cache_folder(settings.cache)
+        self.cache_root = _cache_folder(settings.cache)
         self.counters = Counters()
         config = SourceConfig(environ=settings.environ, deadline=settings.deadline)
         self.counting = Counting(open_bare(shelf, config))
@@ -117,23 +119,23 @@ class _Parts:
                 f"environment index {ref.digest[:12]} is for {self.index.target}, not for {target}"
             )
         folder = f"{self.cache_root}/v1/trees/{ref.digest[:32]}"
-        self.tree = SiteTree(os.path.realpath(folder), self.index, self.fetcher, self.counters)
+        self.tree = SiteTree(os.path.realpath(folder), self.index, self.fetcher, self.counters, _temporary_folder)
 
     def _index_bytes(self, ref: Ref) -> bytes:
         path = f"{self.cache_root}/v1/indexes/{ref.digest}"
         try:
-            data = read_framed(path)
+            data = read_framed(path, ref.digest, ref.size)
         except (OSError, ValueError):
             self.counters.add("cache_repairs")
             data = None
-        if data is not None and len(data) == ref.size:
+        if data is not None:
             self.counters.add("cache_hits")
             return data
         self.counters.add("cache_misses")
         data = _fetch_record(self.source, keys.environment_index(ref.digest), ref)
         try:
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            write_atomically(path, data, frame(data))
+            write_atomically(path, data, frame(data, ref.digest))
         except OSError:
             pass  # without a cache on disk the next process fetches it again
         return data
@@ -146,7 +148,12 @@ class _Parts:
         self.fetcher.forget()
 
 
+#: A path where nothing can be: everything runs from memory, native code excepted.
+_NO_FOLDER = "/dev/null/cloudimport"
+
 _current: Environment | None = None
+#: (process, its temporary folder)
+_temporary: tuple[int, str] | None = None
 _fork_registered = False
 
 
@@ -158,18 +165,22 @@ def install(
     cache: str | None = None,
 ) -> Environment:
     """Install the environment of a lockfile or requirements file; see ``cloudimport.install``."""
-    settings = settings_module.resolve(requirements_file, shelf, lock, cache)
+    inherited = _current if _current is not None and _current._inherited else None
+    try:
+        settings = settings_module.resolve(requirements_file, shelf, lock, cache)
+    except ConfigurationError:
+        if inherited is None or requirements_file or lock:
+            raise
+        return inherited  # a child need not find what its parent has found
     targets = running_targets()
     locked = _read_lock(settings) if settings.lock else None
-    url = (
-        settings.shelf or (locked.shelf if locked else "") or settings_module.default_shelf(settings.environ)
-    )
+    url = settings.shelf or (locked.shelf if locked else "") or settings_module.default_shelf(settings.environ)
     parts = _Parts(settings, url)
     ref, target = _from_lock(locked, settings, targets) if locked else _from_shelf(parts, settings, targets)
     if _current is not None:
         if _current.digest == ref.digest and _current.shelf == parts.counting.url:
             return _current
-        if settings_module.CHILD not in settings.environ:
+        if inherited is None:
             raise ConfigurationError("another environment is installed: call cloudimport.uninstall() first")
         uninstall()
     parts.open_index(ref, target)
@@ -191,7 +202,9 @@ def install_child(record: Mapping[str, Any]) -> Environment:
     )
     parts = _Parts(settings, settings.shelf)
     parts.open_index(Ref(*record["index"]), record["target"])
-    return _activate(parts, Ref(*record["index"]), record["target"])
+    environment = _activate(parts, Ref(*record["index"]), record["target"])
+    environment._inherited = True
+    return environment
 
 
 def _activate(parts: _Parts, ref: Ref, target: str) -> Environment:
@@ -201,9 +214,11 @@ def _activate(parts: _Parts, ref: Ref, target: str) -> Environment:
         parts.tree.create()
     except OSError:
         pass  # modules still run from memory; whatever needs a file says so itself
-    finder, hook = ShelfFinder(parts.tree), path_hook(parts.tree)
+    codec.locate()
     patches = Patches(parts.tree)
+    finder, hook = ShelfFinder(parts.tree, _watched(patches)), path_hook(parts.tree)
     children = Children(_child_record(parts, ref, target), os.environ)
+    _forget_importers(parts.tree.root)
     sys.path_hooks.insert(0, hook)
     sys.path.insert(_position(sys.path), parts.tree.root)
     sys.meta_path.insert(_before_path_finder(), finder)  # type: ignore[arg-type]
@@ -212,6 +227,20 @@ def _activate(parts: _Parts, ref: Ref, target: str) -> Environment:
     _register_fork()
     _current = Environment(parts, finder, hook, patches, children)
     return _current
+
+
+def _watched(patches: Patches) -> dict[str, Callable[[ModuleType], None]]:
+    """Return what to call when a module of the standard library was loaded; what is loaded is told at once."""
+    pkgutil = sys.modules.get("pkgutil")
+    if pkgutil is not None:
+        teach_pkgutil(pkgutil)
+    return {**patches.later(), "pkgutil": teach_pkgutil}
+
+
+def _forget_importers(root: str) -> None:
+    """Drop what ``sys.path_importer_cache`` has for the tree, so that path hooks are asked again."""
+    for path in [p for p in sys.path_importer_cache if p == root or p.startswith(root + "/")]:
+        del sys.path_importer_cache[path]
 
 
 def uninstall() -> None:
@@ -225,10 +254,8 @@ def uninstall() -> None:
     for entries, ours in ((sys.meta_path, environment._finder), (sys.path_hooks, environment._hook)):
         if ours in entries:
             entries.remove(ours)  # type: ignore[attr-defined]
-    root = environment.root
-    sys.path[:] = [entry for entry in sys.path if entry != root]
-    for path in [p for p in sys.path_importer_cache if p == root or p.startswith(root + "/")]:
-        del sys.path_importer_cache[path]
+    sys.path[:] = [entry for entry in sys.path if entry != environment.root]
+    _forget_importers(environment.root)
     environment._parts.source.close()
 
 
@@ -240,7 +267,7 @@ def current() -> Environment | None:
 def _child_record(parts: _Parts, ref: Ref, target: str) -> dict[str, Any]:
     settings = parts.settings
     return {
-        "python": list(sys.version_info[:2]),
+        "python": [*sys.version_info[:2], sys.prefix],
         "runtime": os.path.dirname(os.path.abspath(__file__)),
         "shelf": parts.counting.url,
         "cache": parts.cache_root,
@@ -401,8 +428,8 @@ def _before_path_finder() -> int:
     return sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else len(sys.meta_path)
 
 
-def _cache_folder(wanted: str) -> tuple[str, bool]:
-    """Return (a folder of ours that is writable if any is, whether it is temporary).
+def _cache_folder(wanted: str) -> str:
+    """Return ``wanted``, or a temporary folder if that can neither be written nor has anything for us.
 
     A folder that others can write to is refused: what lies there is executed.
     """
@@ -410,18 +437,23 @@ def _cache_folder(wanted: str) -> tuple[str, bool]:
         os.makedirs(wanted, 0o700, exist_ok=True)
         found = os.stat(wanted)
     except OSError:
-        return _temporary_folder()
+        return _temporary_folder() or _NO_FOLDER
     if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
         raise ConfigurationError(
             f"cache folder {wanted} can be written by others (owner {found.st_uid}, mode "
             f"{stat.S_IMODE(found.st_mode):o}): run 'chmod 700 {wanted}' or set CLOUDIMPORT_CACHE"
         )
-    if not os.access(wanted, os.W_OK | os.X_OK) or os.statvfs(wanted).f_flag & os.ST_RDONLY:
-        return (wanted, False) if os.path.isdir(f"{wanted}/v1") else _temporary_folder()
-    return wanted, False
+    writable = os.access(wanted, os.W_OK | os.X_OK) and not os.statvfs(wanted).f_flag & os.ST_RDONLY
+    if writable or os.path.isdir(f"{wanted}/v1"):
+        return wanted
+    return _temporary_folder() or _NO_FOLDER
 
 
-def _temporary_folder() -> tuple[str, bool]:
+def _temporary_folder() -> str:
+    """Return this process's temporary folder, "" if there is none to be had; it is removed at exit."""
+    global _temporary
+    if _temporary and _temporary[0] == os.getpid():
+        return _temporary[1]
     import atexit
     import shutil
     import tempfile
@@ -429,7 +461,7 @@ def _temporary_folder() -> tuple[str, bool]:
     try:
         folder = tempfile.mkdtemp(prefix="cloudimport-")
     except OSError:
-        return "/nonexistent/cloudimport", True  # everything runs from memory, native code excepted
-    owner = os.getpid()
+        return ""
+    _temporary = owner, _ = os.getpid(), folder
     atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
-    return folder, True
+    return folder

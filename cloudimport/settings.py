@@ -102,7 +102,9 @@ def handler_folder(environ: Mapping[str, str]) -> str:
     task_root = environ.get("LAMBDA_TASK_ROOT")
     if task_root:
         return task_root
-    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    # multiprocessing imports the parent's main module under this name, from a `python -c`.
+    module = sys.modules.get("__mp_main__") or sys.modules.get("__main__")
+    main = getattr(module, "__file__", None)
     return os.path.dirname(os.path.abspath(main)) if main else os.getcwd()
 
 

@@ -62,9 +62,8 @@ def read_build(source: Source, pin: Pin, target: str) -> Built | None:
     """Return a published build, or None if there is none. Raises a FetchError or FormatError."""
     prefix = keys.build_prefix(pin.name, pin.version, target)
     key = keys.build_pointer(pin.name, pin.version, target)
-    try:
-        pointer = BuildPointer.decode(source.read(key), f"{source.url}/{key}")
-    except AbsentError:
+    pointer = _read_pointer(source, key)
+    if pointer is None:
         return None
     content_key, layout_key = (
         f"{prefix}content-{pointer.content.digest}",
@@ -79,7 +78,17 @@ def read_build(source: Source, pin: Pin, target: str) -> Built | None:
             )
     if layout.content != pointer.content.digest or len(layout.files) != len(content.files):
         raise FormatError(f"{source.url}/{layout_key} is not a layout of content {pointer.content.digest}")
+    for file, extents in zip(content.files, layout.files, strict=True):
+        if sum(extents[2::3]) != file.size:
+            raise FormatError(f"{source.url}/{layout_key}: {file.path} has not its {file.size} bytes there")
     return Built(content, pointer.content.digest, layout, pointer.layout.digest)
+
+
+def _read_pointer(source: Source, key: str) -> BuildPointer | None:
+    try:
+        return BuildPointer.decode(source.read(key), f"{source.url}/{key}")
+    except AbsentError:
+        return None
 
 
 def commit(
@@ -101,6 +110,7 @@ def commit(
     built = Built(content, wanted.digest, packed.layout, layout.digest)
     read_record(source, f"{prefix}layout-{layout.digest}", layout)
     read_record(source, f"{prefix}content-{wanted.digest}", wanted)
+    read_record(source, f"{prefix}provenance-{whence.digest}", whence)
     _check_packs(source, built)
     pointer = BuildPointer(content.name, content.version, content.target, wanted, layout, whence)
     if store.create(keys.build_pointer(content.name, content.version, content.target), pointer.encode()):
@@ -200,8 +210,19 @@ def verify_build(source: Source, pin: Pin, target: str) -> list[str]:
         return [str(error)]
     if built is None:
         return [f"{pin} is not published for {target}"]
-    problems = list(pack_problems(source, built))
+    problems = [*_provenance_problems(source, pin, target), *pack_problems(source, built)]
     return problems or list(_file_problems(source, built))
+
+
+def _provenance_problems(source: Source, pin: Pin, target: str) -> Iterator[str]:
+    """Yield a line if the record that nobody reads on the way to an import is damaged."""
+    try:
+        pointer = _read_pointer(source, keys.build_pointer(pin.name, pin.version, target))
+        if pointer is not None:
+            prefix = keys.build_prefix(pin.name, pin.version, target)
+            read_record(source, f"{prefix}provenance-{pointer.provenance.digest}", pointer.provenance)
+    except CloudImportError as error:
+        yield str(error)
 
 
 def _file_problems(source: Source, built: Built) -> Iterator[str]:
@@ -216,7 +237,12 @@ def _file_problems(source: Source, built: Built) -> Iterator[str]:
         if len(data) != file.size or hashlib.sha256(data).hexdigest() != file.digest:
             yield f"{pin}: {file.path} has the wrong bytes: expected sha256 {file.digest}, got {sha256(data)}"
     for path, extents in built.layout.code.items():
-        if not blocks.plain(extents).startswith(_CODE_MARKS):
+        try:
+            is_code = blocks.plain(extents).startswith(_CODE_MARKS)
+        except CloudImportError as error:
+            yield str(error)
+            return
+        if not is_code:
             yield f"{pin}: the bytecode of {path} is no code object"
 
 

@@ -3,15 +3,18 @@
 A block is up to 1 MiB, so that an environment is some hundred files (docs/decisions/0004).
 Each file ends with a trailer of size and CRC-32 (docs/format.md, section 13) and appears by
 rename only; it is checked each time that it is read. No fault of the disk fails a read: it
-means slower. Import budget: ``os``, ``zlib``, ``struct``.
+means slower. Import budget: ``os``, ``errno``, ``zlib``, ``struct``, ``threading``.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import threading
+import time
 import zlib
+from collections.abc import Callable
 
 from cloudimport.events import Counters
 
@@ -19,31 +22,49 @@ _TRAILER = struct.Struct("<4sIQ")
 _MAGIC = b"CIB1"
 #: Eviction goes down to this share of the bound, so that it is rare.
 _LOW_WATER = 0.9
+#: What other processes add is seen by looking again after this share of the bound was added here.
+_LOOK_AGAIN = 0.05
 #: A temporary file older than this (seconds) was left by a killed process.
 _STALE_SECONDS = 3600.0
+#: How long (seconds) nothing is written after the disk refused: a full disk is often full for a while only.
+_PAUSE_SECONDS = 10.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+#: Not through a link, and without waiting for a writer should a pipe be there: neither is ours.
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-def frame(data: bytes) -> bytes:
-    """Return the trailer that follows ``data`` in a file."""
-    return _TRAILER.pack(_MAGIC, zlib.crc32(data), len(data))
+def frame(data: bytes, name: str = "") -> bytes:
+    """Return the trailer that follows ``data`` in the file of ``name``."""
+    return _TRAILER.pack(_MAGIC, _checksum(data, name), len(data))
 
 
-def read_framed(path: str) -> bytes | None:
-    """Return the plain bytes of a framed file; None if it is absent. Raises ValueError if it is damaged."""
+def _checksum(data: bytes, name: str) -> int:
+    """Return a CRC-32 that begins with the name: another block's file does not pass for this one's."""
+    return zlib.crc32(data, zlib.crc32(name.encode()) if name else 0)
+
+
+def read_framed(path: str, name: str = "", size: int | None = None) -> bytes | None:
+    """Return the plain bytes of a framed file; None if it is absent.
+
+    Raises ValueError if it is damaged, is of another name or does not hold ``size`` bytes, and OSError.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, _READ)
     except FileNotFoundError:
         return None
     try:
-        size = os.fstat(fd).st_size
-        data = _read_all(fd, size)
+        found = os.fstat(fd).st_size
+        if size is not None and found != size + _TRAILER.size:  # before it is read: it may be of any size
+            raise ValueError("wrong size")
+        data = _read_all(fd, found)
     finally:
         os.close(fd)
     if len(data) < _TRAILER.size:
         raise ValueError("truncated")
     magic, crc, length = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
     plain = data[: -_TRAILER.size]
-    if magic != _MAGIC or length != len(plain) or zlib.crc32(plain) != crc:
+    if magic != _MAGIC or length != len(plain) or _checksum(plain, name) != crc:
         raise ValueError("wrong size or CRC-32")
     return plain
 
@@ -59,10 +80,13 @@ def _read_all(fd: int, size: int) -> bytes:
 
 
 def write_atomically(path: str, *parts: bytes) -> None:
-    """Write ``parts`` to ``path`` by way of a temporary file. Raises OSError, and leaves nothing then."""
-    temporary = f"{path}.{os.getpid()}.{threading.get_ident():x}.tmp"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    fd = os.open(temporary, flags, 0o600)
+    """Write ``parts`` to ``path`` by way of a temporary file beside it.
+
+    Raises OSError; leaves nothing behind.
+    """
+    # Not by process number: containers that share a folder have the same ones.
+    temporary = f"{path}.{os.urandom(8).hex()}.tmp"
+    fd = os.open(temporary, _WRITE, 0o600)
     try:
         try:
             for part in parts:
@@ -81,44 +105,59 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _remove(path: str) -> None:
+def _remove(path: str) -> bool:
+    """Remove a file; return whether it is gone by this."""
     try:
         os.unlink(path)
     except OSError:
-        pass
+        return False
+    return True
 
 
 class DiskBlocks:
     """A folder of blocks by digest, bounded in bytes, the least recently used evicted first.
 
-    ``usable`` turns False when the folder cannot be written; reads go on.
+    The bound is kept by each process for what it sees: several at once may exceed it by the share
+    that they add between two looks. When the disk refuses a write, there is a pause; reads go on.
     """
 
-    def __init__(self, folder: str, max_bytes: int, counters: Counters) -> None:
+    def __init__(
+        self, folder: str, max_bytes: int, counters: Counters, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
-        self.usable = True
         self._counters = counters
-        self._bytes: int | None = None
+        self._clock = clock
+        self._resume = 0.0
         self._touched: set[str] = set()
+        self._bytes = 0
+        self.forget_lock()
+
+    def forget_lock(self) -> None:
+        """In a forked child: take a fresh lock, and look at the folder anew."""
+        self._lock = threading.Lock()
+        self._unseen = -1
+
+    @property
+    def usable(self) -> bool:
+        """Whether blocks are kept now."""
+        return self._clock() >= self._resume
 
     def _path(self, digest: str) -> str:
         return f"{self.folder}/{digest[:2]}/{digest}"
 
-    def __contains__(self, digest: str) -> bool:
+    def has(self, digest: str, size: int) -> bool:
+        """Whether there is a file for a block of ``size`` plain bytes."""
         try:
-            os.stat(self._path(digest))
+            return os.stat(self._path(digest)).st_size == size + _TRAILER.size
         except OSError:
             return False
-        return True
 
     def get(self, digest: str, size: int) -> bytes | None:
         """Return a block's plain bytes, or None. A damaged file is removed and counts as absent."""
         path = self._path(digest)
         try:
-            data = read_framed(path)
-            if data is not None and len(data) != size:
-                raise ValueError("wrong size")
+            data = read_framed(path, digest, size)
         except ValueError:
             self._counters.add("cache_repairs")
             _remove(path)
@@ -140,32 +179,38 @@ class DiskBlocks:
 
     def put(self, digest: str, data: bytes) -> bool:
         """Keep a block; returns whether it is kept. Evicts, and retries once, when the disk is full."""
-        if not self.usable:
+        if len(data) > self.max_bytes or not self.usable:
             return False
         for attempt in (0, 1):
             try:
-                self._write(digest, data)
-                return True
-            except OSError:
-                if attempt or not self.evict(len(data)):
+                self._write(self._path(digest), digest, data)
+            except OSError as error:
+                if attempt or error.errno not in _FULL or not self.evict(len(data)):
                     break
-        self.usable = False
+            else:
+                self._account(len(data))
+                return True
+        self._resume = self._clock() + _PAUSE_SECONDS
         return False
 
-    def _write(self, digest: str, data: bytes) -> None:
-        path = self._path(digest)
+    def _write(self, path: str, digest: str, data: bytes) -> None:
+        trailer = frame(data, digest)
         try:
-            write_atomically(path, data, frame(data))
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            write_atomically(path, data, frame(data))
-        self._account(len(data))
+            write_atomically(path, data, trailer)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            _clear_way(path)
+            write_atomically(path, data, trailer)
 
     def _account(self, added: int) -> None:
-        if self._bytes is None:
-            self._bytes = sum(size for _, size, _ in self._entries())
-        else:
+        """Count what was added; look at the folder first, and again from time to time."""
+        with self._lock:
+            look = self._unseen < 0 or self._unseen + added > self.max_bytes * _LOOK_AGAIN
+            self._unseen = 0 if look else self._unseen + added
             self._bytes += added
+        if look:
+            found = sum(size for _, size, _ in self._entries())
+            with self._lock:
+                self._bytes = found
         if self._bytes > self.max_bytes:
             self.evict(self._bytes - int(self.max_bytes * _LOW_WATER))
 
@@ -179,13 +224,14 @@ class DiskBlocks:
         for _, size, path in sorted(self._entries()):
             if freed >= wanted:
                 break
-            _remove(path)
-            freed += size
-        self._bytes = None
+            if _remove(path):
+                freed += size
+        with self._lock:
+            self._bytes -= freed
         return freed
 
     def _entries(self) -> list[tuple[float, int, str]]:
-        """Return (time of last use, size, path) of every file; stale temporary files come first."""
+        """Return (time of last use, size, path) of every file but those that are being written."""
         entries: list[tuple[float, int, str]] = []
         try:
             folders = [entry.path for entry in os.scandir(self.folder) if entry.is_dir(follow_symlinks=False)]
@@ -193,16 +239,32 @@ class DiskBlocks:
             return entries
         for folder in folders:
             entries += _scan(folder)
-        newest = max((time for time, _, _ in entries), default=0.0)
-        return [e for e in entries if not e[2].endswith(".tmp") or e[0] < newest - _STALE_SECONDS]
+        oldest = time.time() - _STALE_SECONDS
+        return [entry for entry in entries if not entry[2].endswith(".tmp") or entry[0] < oldest]
+
+
+def _clear_way(path: str) -> None:
+    """Make the folder of ``path``; remove what lies in its place, or in that of ``path``. Raises OSError."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        _remove(folder)
+    os.makedirs(folder, 0o700, exist_ok=True)
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass  # almost always: there is nothing
 
 
 def _scan(folder: str) -> list[tuple[float, int, str]]:
     found: list[tuple[float, int, str]] = []
     try:
-        for entry in os.scandir(folder):
-            stat = entry.stat(follow_symlinks=False)
-            found.append((stat.st_mtime, stat.st_size, entry.path))
+        entries = list(os.scandir(folder))
     except OSError:
-        pass  # another process evicts at the same time
+        return found
+    for entry in entries:
+        try:
+            stat = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue  # another process evicts at the same time
+        found.append((stat.st_mtime, stat.st_size, entry.path))
     return found

@@ -18,12 +18,18 @@ class BlockCache:
 
     def get(self, ref: BlockRef) -> bytes | None:
         """Return a block's plain bytes, or None."""
+        data = self.look(ref)
+        self._counters.add("cache_misses" if data is None else "cache_hits")
+        return data
+
+    def look(self, ref: BlockRef) -> bytes | None:
+        """Return a block's plain bytes, or None, without counting."""
         data = self._hot.get(ref.digest)
-        if data is None:
+        # The digest is of the stored bytes: what they decode to depends on what the index says of them.
+        if data is None or len(data) != ref.size:
             data = self._disk.get(ref.digest, ref.size)
             if data is not None and not ref.exclusive:
                 self._hot.put(ref.digest, data)
-        self._counters.add("cache_misses" if data is None else "cache_hits")
         return data
 
     def put(self, ref: BlockRef, data: bytes) -> None:
@@ -38,7 +44,7 @@ class BlockCache:
         self._disk.drop(ref.digest)
 
     def __contains__(self, ref: BlockRef) -> bool:
-        return ref.digest in self._hot or ref.digest in self._disk
+        return ref.digest in self._hot or self._disk.has(ref.digest, ref.size)
 
     def room(self) -> int:
         """How many bytes of blocks can be kept for later; without a disk, what memory holds."""
@@ -51,3 +57,4 @@ class BlockCache:
     def forget_locks(self) -> None:
         """In a forked child: take fresh locks."""
         self._hot.forget_lock()
+        self._disk.forget_lock()

@@ -9,6 +9,7 @@ Import budget: ``threading``, ``collections``, ``copy``; no thread is started be
 from __future__ import annotations
 
 import copy
+import sys
 import threading
 import time
 from collections import deque
@@ -31,11 +32,15 @@ WORKERS = 8
 class _Task:
     """One ranged read under way, or waiting for somebody to start it."""
 
-    def __init__(self, wanted: Range) -> None:
+    def __init__(self, wanted: Range, is_counted: bool = False) -> None:
         self.range = wanted
-        self.claimed = False
+        #: Whether its round trip is counted already: ranges of one prefetch travel together.
+        self.is_counted = is_counted
+        #: Who runs it, by a token that only its run has (an interruption leaves no doubt), and its thread.
+        self.owner: object = None
+        self.thread = 0
         self.done = threading.Event()
-        self.blocks: dict[str, bytes] = {}
+        self.blocks: dict[BlockRef, bytes] = {}
         self.error: FetchError | None = None
 
 
@@ -51,9 +56,10 @@ class Fetcher:
 
     def forget(self) -> None:
         """In a forked child: drop what belongs to the parent's threads."""
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may import while this thread holds it.
+        self._lock = threading.RLock()
         self._wakeup = threading.Condition(self._lock)
-        self._flights: dict[str, _Task] = {}
+        self._flights: dict[BlockRef, _Task] = {}
         self._queue: deque[_Task] = deque()
         self._threads = 0
         self._idle = 0
@@ -88,89 +94,99 @@ class Fetcher:
     def _submit(self, refs: list[BlockRef]) -> list[_Task]:
         """Make tasks for blocks that are not in flight, and queue them."""
         with self._lock:
-            tasks = [_Task(wanted) for wanted in plan(r for r in refs if r.digest not in self._flights)]
+            tasks = [_Task(wanted, True) for wanted in plan(r for r in refs if r not in self._flights)]
             for task in tasks:
-                self._flights.update(dict.fromkeys((b.digest for b in task.range.blocks), task))
+                self._flights.update(dict.fromkeys(task.range.blocks, task))
             self._queue.extend(tasks)
         return tasks
 
     def _fetch(self, ref: BlockRef) -> bytes:
         """Fetch a block that the cache does not have, or wait for whoever is fetching it."""
         started = time.monotonic()
-        with self._lock:
-            task = self._flights.get(ref.digest)
-        if task is None:
-            submitted = self._submit([ref])
-            self._counters.add("round_trips", len(submitted))
-            with self._lock:
-                task = submitted[0] if submitted else self._flights.get(ref.digest)
         try:
-            return self._finish(ref, task)
+            data = self._join(ref)
+            if data is None:  # the range was damaged there, or its reader was interrupted
+                data = self._join(ref)
+            return self._read_block(ref) if data is None else data
         finally:
             self._counters.add("wait_seconds", time.monotonic() - started)
 
-    def _finish(self, ref: BlockRef, task: _Task | None) -> bytes:
-        if task is None:  # it arrived between two looks; a cache that could not keep it says None
-            data = self._cache.get(ref)
-            return self._read_alone(ref) if data is None else data
-        if self._claim(task):
-            self._run(task)
+    def _join(self, ref: BlockRef) -> bytes | None:
+        """Return a block from the task that brings it, or None if that brought only others.
+
+        Raises a FetchError.
+        """
+        with self._lock:
+            task = self._flights.get(ref)
+            if task is None:
+                task = self._flights[ref] = _Task(plan([ref])[0])
+        self._run(task)
+        if not task.done.is_set() and (task.thread == threading.get_ident() or sys.is_finalizing()):
+            return None  # in a signal handler or a destructor on its way, or its thread never runs again
         task.done.wait()
         if task.error is not None:
             raise copy.copy(task.error) from task.error
-        data = task.blocks.get(ref.digest)
-        return self._read_alone(ref) if data is None else data
-
-    def _claim(self, task: _Task) -> bool:
-        with self._lock:
-            if task.claimed:
-                return False
-            task.claimed = True
-            try:
-                self._queue.remove(task)
-            except ValueError:
-                pass
-            return True
+        return task.blocks.get(ref)
 
     def _run(self, task: _Task) -> None:
-        """Read a range and hand out its blocks. Never raises a FetchError: waiters look for themselves."""
-        wanted = task.range
+        """Run a task unless somebody does, or did. Raises no FetchError: waiters look for themselves."""
+        me = object()
         try:
-            data = memoryview(self.source.read(wanted.key, wanted.start, wanted.length))
-            for ref in wanted.blocks:
-                at = ref.offset - wanted.start
-                self._accept(task, ref, data[at : at + ref.length])
+            if self._claim(task, me):
+                self._read(task)
         except FetchError as error:
+            error.package = error.package or package_of(task.range.key)
             task.error = error
         finally:
-            with self._lock:
-                for ref in wanted.blocks:
-                    self._flights.pop(ref.digest, None)
-            task.done.set()
+            if task.owner is me:
+                self._land(task)
 
-    def _accept(self, task: _Task, ref: BlockRef, stored: memoryview) -> None:
+    def _claim(self, task: _Task, me: object) -> bool:
+        with self._lock:
+            if task.owner is not None:
+                return False
+            task.owner, task.thread = me, threading.get_ident()
+            if task in self._queue:
+                self._queue.remove(task)
+            return True
+
+    def _land(self, task: _Task) -> None:
+        with self._lock:
+            for ref in task.range.blocks:
+                self._flights.pop(ref, None)
+        task.done.set()
+
+    def _read(self, task: _Task) -> None:
+        """Read a range and hand out its blocks. Raises a FetchError."""
+        wanted = task.range
+        if len(wanted.blocks) == 1:
+            ref = wanted.blocks[0]
+            data = self._cache.look(ref)  # it may have landed since its first waiter looked
+            task.blocks[ref] = self._read_block(ref, task.is_counted) if data is None else data
+            return
+        stored = memoryview(self.source.read(wanted.key, wanted.start, wanted.length))
+        for ref in wanted.blocks:
+            at = ref.offset - wanted.start
+            try:
+                task.blocks[ref] = self._accept(ref, stored[at : at + ref.length])
+            except CorruptError:
+                pass  # whoever needs this block reads it alone and hears what is wrong
+
+    def _read_block(self, ref: BlockRef, is_counted: bool = False) -> bytes:
+        """Read one block by itself, twice if the first answer is damaged. Raises a FetchError."""
+        self._counters.add("round_trips", 0 if is_counted else 1)
         try:
-            plain = check(ref, stored)
+            return self._accept(ref, self.source.read(ref.key, ref.offset, ref.length))
         except CorruptError:
-            return  # whoever needs this block reads it alone and hears what is wrong
+            self._counters.add("round_trips")
+            return self._accept(ref, self.source.read(ref.key, ref.offset, ref.length))
+
+    def _accept(self, ref: BlockRef, stored: bytes | memoryview) -> bytes:
+        """Check, keep and return a block. Raises CorruptError."""
+        plain = check(ref, stored)
         self._counters.add("blocks_fetched")
         self._cache.put(ref, plain)
-        task.blocks[ref.digest] = plain
-
-    def _read_alone(self, ref: BlockRef) -> bytes:
-        """Read one block by itself, twice if the first answer is damaged. Raises a FetchError."""
-        for attempt in (0, 1):
-            self._counters.add("round_trips")
-            try:
-                plain = check(ref, self.source.read(ref.key, ref.offset, ref.length))
-            except CorruptError:
-                if attempt:
-                    raise
-                continue
-            self._counters.add("blocks_fetched")
-            self._cache.put(ref, plain)
-            return plain
-        raise AssertionError("unreachable")
+        return plain
 
     def _start_workers(self, wanted: int) -> None:
         with self._lock:
@@ -201,8 +217,10 @@ class Fetcher:
                         self._threads -= 1
                         return
                 task = self._queue.popleft()
-                task.claimed = True
-            self._run(task)
+            try:
+                self._run(task)
+            except Exception:  # noqa: BLE001
+                pass  # whoever needs a block of it finds none, asks for it, and hears what is wrong
 
 
 def check(ref: BlockRef, stored: bytes | memoryview) -> bytes:
@@ -221,4 +239,10 @@ def check(ref: BlockRef, stored: bytes | memoryview) -> bytes:
     try:
         return codec.decode(ref.codec, stored, ref.size)
     except FormatError as error:
-        raise CorruptError(f"{package}: {ref.key}: {error}", key=ref.key, package=package) from error
+        raise CorruptError(
+            f"{package}: block at byte {ref.offset} of {ref.key}: {error}",
+            key=ref.key,
+            package=package,
+            expected=f"{ref.size} bytes",
+            actual=str(error),
+        ) from error

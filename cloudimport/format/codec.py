@@ -16,6 +16,7 @@ from cloudimport.errors import ConfigurationError, FormatError
 
 RAW, ZSTD = 0, 1
 _codec: Any = None
+_path = ""
 
 
 def _load_codec() -> Any:
@@ -26,12 +27,21 @@ def _load_codec() -> Any:
         return _zstd
     from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
 
-    path = _extension_path(EXTENSION_SUFFIXES[0])
+    path = _path or _extension_path(EXTENSION_SUFFIXES[0])
     name = "cloudimport._private._zstd"
     loader = ExtensionFileLoader(name, path)
     module = loader.create_module(ModuleSpec(name, loader, origin=path))
     loader.exec_module(module)
     return module
+
+
+def locate() -> None:
+    """Find the codec's file now, loading nothing: later ``sys.path`` holds a shelf that may pin another."""
+    global _path
+    if sys.version_info < (3, 14) and _codec is None:
+        from importlib.machinery import EXTENSION_SUFFIXES
+
+        _path = _path or _extension_path(EXTENSION_SUFFIXES[0])
 
 
 def _extension_path(suffix: str) -> str:

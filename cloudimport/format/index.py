@@ -239,10 +239,9 @@ def _check_paths(paths: list[str], what: str) -> None:
     """
     if not paths:
         return
-    joined = "/\n/".join(paths)
-    plain = joined.isascii() and joined.replace("\n", "").isprintable() and max(map(len, paths)) < 256
-    suspect = ("\\", "//", "/./", "/../", "/__pycache__/")
-    if not plain or any(part in f"/{joined}/" for part in suspect):
+    joined = f"/{'/ /'.join(paths)}/"
+    plain = joined.isascii() and joined.isprintable() and max(map(len, paths)) < 256
+    if not plain or any(part in joined for part in ("\\", "//", "/./", "/../", "/__pycache__/")):
         for path in paths:
             check_path(path, what)
 

@@ -14,8 +14,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from importlib.machinery import FileFinder, ModuleSpec, PathFinder
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
+from types import ModuleType
 from typing import Any
 
 from cloudimport.importer.loader import make_spec
@@ -27,7 +38,9 @@ _STANDARD = sys.stdlib_module_names | set(sys.builtin_module_names)
 class ShelfFinder:
     """The finder on ``sys.meta_path``."""
 
-    def __init__(self, tree: SiteTree) -> None:
+    def __init__(self, tree: SiteTree, watched: Mapping[str, Callable[[ModuleType], None]] | None = None) -> None:
+        """``watched`` says what to call when a module of the standard library was loaded."""
+        self._watched = watched or {}
         self._tree = tree
         self._root = tree.root
         self._prefix = tree.prefix
@@ -43,7 +56,9 @@ class ShelfFinder:
         A FetchError never comes from here: finding does no I/O.
         """
         if path is None:
-            if fullname not in self._names or fullname in _STANDARD or self._shadowed(fullname):
+            if fullname in _STANDARD:
+                return self._watch(fullname) if fullname in self._watched else None
+            if fullname not in self._names or self._shadowed(fullname):
                 return None
             stem = fullname
         else:
@@ -56,6 +71,21 @@ class ShelfFinder:
         found = self._find(stem)
         return make_spec(fullname, self._tree, *found) if found else None
 
+    def _watch(self, name: str) -> ModuleSpec | None:
+        """Return the spec that ``PathFinder`` has, whose loader tells us when the module is there."""
+        spec = PathFinder.find_spec(name)
+        loader, told = getattr(spec, "loader", None), self._watched[name]
+        if loader is None:
+            return spec
+
+        def exec_module(module: ModuleType) -> None:
+            del loader.exec_module  # the next call, and whoever looks, finds the class's own
+            loader.exec_module(module)
+            told(module)
+
+        loader.exec_module = exec_module
+        return spec
+
     def invalidate_caches(self) -> None:
         """Forget what folders before the site tree hold (importlib.invalidate_caches)."""
         self._listings.clear()
@@ -65,8 +95,9 @@ class ShelfFinder:
         for entry in sys.path:
             if entry == self._root:
                 return False
-            if entry in _standard_folders():
+            if entry.__class__ is not str or entry in _standard_folders():
                 continue
+            entry = entry or os.getcwd()  # what "" means changes with the current folder
             listing = self._listings.get(entry)
             if listing is None:
                 listing = self._listings[entry] = _importable(entry)
@@ -75,10 +106,17 @@ class ShelfFinder:
         return False
 
 
+def _relative(folder: str, prefix: str) -> str:
+    """Return a folder of the tree relative to its root; packages write ``__path__`` in many ways."""
+    if folder.endswith("/") or "//" in folder or "/." in folder:
+        folder = os.path.normpath(folder)
+    return folder[len(prefix) :]
+
+
 def _importable(entry: str) -> frozenset[str]:
     """Return the first parts of names in a folder (an archive or a missing folder: whatever it may have)."""
     try:
-        return frozenset(name.partition(".")[0] for name in os.listdir(entry or "."))
+        return frozenset(name.partition(".")[0] for name in os.listdir(entry))
     except NotADirectoryError:
         return _Anything()
     except OSError:
@@ -104,62 +142,51 @@ def _standard_folders() -> frozenset[str]:
     return _standard
 
 
-class FolderFinder:
+class FolderFinder(FileFinder):
     """A path entry finder for one folder of the site tree (PEP 302, PEP 420).
 
     Names that the environment does not have are looked up on the real folder, so that modules
-    written into it are found, as they are under pip.
+    written into it are found, as they are under pip. It is a FileFinder for those who ask what
+    they have before them: pkg_resources finds distributions and namespaces only through one.
     """
 
     def __init__(self, path: str, tree: SiteTree, details: list[Any]) -> None:
-        self.path = path
+        super().__init__(path, *details)
         self._tree = tree
-        self._real = FileFinder(path, *details)
-        self._relative = path[len(tree.prefix) :]
+        self._below = _relative(path, tree.prefix)
 
     def find_spec(self, fullname: str, target: Any = None) -> ModuleSpec | None:
         """Return a spec; for a folder without ``__init__`` one that says where the portion is."""
         tail = fullname.rpartition(".")[2]
-        stem = f"{self._relative}/{tail}" if self._relative else tail
+        stem = f"{self._below}/{tail}" if self._below else tail
         found = self._tree.index.find_module(stem)
         if found:
             return make_spec(fullname, self._tree, *found)
-        if self._tree.index.find_folder(stem):
-            self._tree.ensure(stem)
+        if self._tree.make_folder(stem):
             spec = ModuleSpec(fullname, None, is_package=True)
             spec.submodule_search_locations = [self._tree.prefix + stem]
             return spec
-        return self._real.find_spec(fullname, target)
-
-    def invalidate_caches(self) -> None:
-        """Forget what the real folder holds."""
-        self._real.invalidate_caches()
+        return super().find_spec(fullname, target)
 
     def iter_modules(self, prefix: str = "") -> Iterator[tuple[str, bool]]:
         """Yield (name, is package) for each module of the folder, for ``pkgutil.iter_modules``."""
         import pkgutil
 
-        seen = {}
-        for stem, is_package in self._tree.modules_in(self._relative):
-            seen[stem] = is_package
-        for name, is_package in pkgutil.iter_importer_modules(self._real):
+        seen = dict(self._tree.modules_in(self._below))
+        for name, is_package in pkgutil.iter_importer_modules(FileFinder(self.path, *self._loaders)):
             seen.setdefault(name, is_package)
         for name in sorted(seen):
             if name != "__init__" and "." not in name:
                 yield prefix + name, seen[name]
 
 
+def teach_pkgutil(pkgutil: ModuleType) -> None:
+    """Have ``pkgutil`` ask a FolderFinder for its modules; for a FileFinder it would list folders."""
+    pkgutil.iter_importer_modules.register(FolderFinder, FolderFinder.iter_modules)
+
+
 def path_hook(tree: SiteTree) -> Callable[[str], FolderFinder]:
     """Return a hook for ``sys.path_hooks`` that answers for the tree's folders and no others."""
-    from importlib.machinery import (
-        BYTECODE_SUFFIXES,
-        EXTENSION_SUFFIXES,
-        SOURCE_SUFFIXES,
-        ExtensionFileLoader,
-        SourceFileLoader,
-        SourcelessFileLoader,
-    )
-
     details = [
         (ExtensionFileLoader, EXTENSION_SUFFIXES),
         (SourceFileLoader, SOURCE_SUFFIXES),
@@ -168,9 +195,12 @@ def path_hook(tree: SiteTree) -> Callable[[str], FolderFinder]:
 
     def cloudimport_path_hook(path: str) -> FolderFinder:
         if path == tree.root:
-            return FolderFinder(tree.prefix, tree, details)
-        if path.startswith(tree.prefix) and tree.index.find_folder(path[len(tree.prefix) :]):
             return FolderFinder(path, tree, details)
+        if path.startswith(tree.prefix):
+            relative = _relative(path, tree.prefix)
+            if tree.index.find_folder(relative):
+                return FolderFinder(tree.prefix + relative, tree, details)
+            tree.ensure(relative)  # an archive, for zipimport's hook
         raise ImportError("not a folder of the site tree", path=path)
 
     return cloudimport_path_hook

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import _imp
 import marshal
+import os
+import sys
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoader, SourcelessFileLoader
 from importlib.util import MAGIC_NUMBER
 from types import CodeType, ModuleType
@@ -23,45 +25,35 @@ _MAGIC = MAGIC_NUMBER.hex()
 class _FromTree:
     """What the loaders share: the module's place in the index."""
 
-    _tree: SiteTree
-    _section: Section
-    _module: Module
-
-    def _place(self, tree: SiteTree, section: Section, module: Module) -> None:
+    def __init__(self, name: str, path: str, tree: SiteTree, section: Section, module: Module) -> None:
+        # Not by the base class: its initialiser makes the file be there (cloudimport.site.patches).
+        self.name, self.path = name, path
         self._tree, self._section, self._module = tree, section, module
 
     def get_data(self, path: str) -> bytes:
-        """Return the bytes of a file of the environment, or of any other file. Raises OSError."""
-        if path.startswith(self._tree.prefix):
-            found = self._tree.index.find_file(path[len(self._tree.prefix) :])
-            if found is not None and path not in self._tree.modified:
+        """Return the bytes of a file of the environment, or of any other file. Raises OSError or a FetchError."""
+        text = os.fsdecode(path)
+        if text.startswith(self._tree.prefix):
+            found = self._tree.index.find_file(os.path.normpath(text)[len(self._tree.prefix) :])
+            if found is not None and not self._tree.is_changed(*found):
                 return self._tree.read(*found)
         with open(path, "rb") as file:
             return file.read()
-
-    def get_resource_reader(self, name: str) -> Any:
-        """Return a reader of the package's files (PEP 451, importlib.resources)."""
-        from importlib.readers import FileReader
-
-        return FileReader(self)  # type: ignore[arg-type]
 
 
 class ShelfSourceLoader(_FromTree, SourceFileLoader):
     """Loads a source module: its code object from the shelf's bytecode when that fits this interpreter."""
 
-    def __init__(self, name: str, path: str, tree: SiteTree, section: Section, module: Module) -> None:
-        super().__init__(name, path)
-        self._place(tree, section, module)
-
     def get_code(self, fullname: str) -> CodeType | None:
         """Return the module's code object. Raises a FetchError or SyntaxError."""
         tree, section = self._tree, self._section
         tree.activate(section.build)
-        if self._module.code and _bytecode_fits(tree.index.builds[section.build].magic):
+        changed = tree.is_changed(section, self._module.file)
+        if self._module.code and not changed and _bytecode_fits(tree.index.builds[section.build].magic):
             code: CodeType = marshal.loads(tree.code(section, self._module.code))
             _imp._fix_co_filename(code, self.path)  # type: ignore[attr-defined]
             return code
-        source = tree.read(section, self._module.file)
+        source = self.get_data(self.path) if changed else tree.read(section, self._module.file)
         return self.source_to_code(source, self.path)  # type: ignore[no-any-return]
 
     def path_stats(self, path: str) -> dict[str, Any]:
@@ -76,10 +68,6 @@ class ShelfSourceLoader(_FromTree, SourceFileLoader):
 class ShelfBytecodeLoader(_FromTree, SourcelessFileLoader):
     """Loads a module that its distribution ships as bytecode only."""
 
-    def __init__(self, name: str, path: str, tree: SiteTree, section: Section, module: Module) -> None:
-        super().__init__(name, path)
-        self._place(tree, section, module)
-
     def get_code(self, fullname: str) -> CodeType | None:
         """Return the module's code object. Raises ImportError if it is of another interpreter."""
         self._tree.activate(self._section.build)
@@ -89,27 +77,23 @@ class ShelfBytecodeLoader(_FromTree, SourcelessFileLoader):
 class ShelfExtensionLoader(_FromTree, ExtensionFileLoader):
     """Loads an extension module from the site tree, what it needs first."""
 
-    def __init__(self, name: str, path: str, tree: SiteTree, section: Section, module: Module) -> None:
-        super().__init__(name, path)
-        self._place(tree, section, module)
-
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Materialise the module's files and load it. Raises a FetchError or ImportError."""
         self._tree.activate(self._section.build)
         try:
-            self._tree.fill_native(self._section, self._module.file)
+            path = self._tree.fill_native(self._section, self._module.file)
         except OSError as error:
             raise ImportError(
-                f"{self._section.pin}: {self.path} cannot be written: {error.strerror or error}",
+                f"{self._section.pin}: {self.path} cannot be written, nor can a temporary folder "
+                f"({error.strerror or error}): set CLOUDIMPORT_CACHE or TMPDIR to a folder with room",
                 name=self.name,
                 path=self.path,
             ) from error
+        self.path = spec.origin = path  # elsewhere, if the site tree cannot be written
         return super().create_module(spec)
 
 
 def _bytecode_fits(magic: str) -> bool:
-    import sys
-
     return magic == _MAGIC and not sys.flags.optimize
 
 

@@ -23,21 +23,26 @@ class Children:
     def __init__(self, record: Mapping[str, Any], environ: MutableMapping[str, str]) -> None:
         self._record = record
         self._environ = environ
+        self._before: str | None = None
+        self._ours = ""
 
     def install(self) -> None:
         """Make children install the environment."""
-        rest = self._path()
-        self._environ["PYTHONPATH"] = os.pathsep.join([FOLDER, *rest])
+        self._before = self._environ.get("PYTHONPATH")
+        self._ours = os.pathsep.join([FOLDER, *self._path()])
+        self._environ["PYTHONPATH"] = self._ours
         self._environ[CHILD] = json.dumps(self._record)
 
     def uninstall(self) -> None:
         """Leave ``PYTHONPATH`` as it would be without us."""
         self._environ.pop(CHILD, None)
-        rest = self._path()
-        if rest:
-            self._environ["PYTHONPATH"] = os.pathsep.join(rest)
-        else:
+        before = self._before
+        if self._environ.get("PYTHONPATH") != self._ours or FOLDER in (before or "").split(os.pathsep):
+            before = os.pathsep.join(self._path()) or None  # changed meanwhile, or inherited
+        if before is None:
             self._environ.pop("PYTHONPATH", None)
+        else:
+            self._environ["PYTHONPATH"] = before
 
     def _path(self) -> list[str]:
         value = self._environ.get("PYTHONPATH", "")

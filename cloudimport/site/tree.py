@@ -4,8 +4,9 @@ A file is either absent or whole: it is written beside its place, its digest che
 renamed. A modification time made from its identity marks it as ours and unchanged, so that
 any process can tell by one ``stat``. Nothing ever stands there as zeros.
 
-Import budget: ``os``, ``errno``, ``threading``. The functions of ``os`` are taken at import time,
-before ``cloudimport.site.patches`` replaces them.
+Where it cannot be written (a full disk, a read-only cache), files go to a temporary folder of
+the same layout. Import budget: ``os``, ``errno``, ``threading``. The functions of ``os`` are taken
+at import time, before ``cloudimport.site.patches`` replaces them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from os import close as _close
 from os import lstat as _lstat
+from os import mkdir as _os_mkdir
 from os import open as _open
 from os import rename as _rename
 from os import unlink as _unlink
@@ -35,6 +37,8 @@ _STATS_THAT_FILL = 16
 #: Listing a folder fills its data files, unless they are more than this, or more bytes together.
 _LISTED_FILES = 64
 _LISTED_BYTES = 4 << 20
+#: What says that a folder cannot be written, as opposed to a fault in what is written.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
 _PLACEHOLDER = b"#!python"
 #: The kernel reads at most this many bytes of a ``#!`` line (execve(2), since Linux 5.1: 255).
 _SHEBANG_BYTES = 127
@@ -43,7 +47,15 @@ _SHEBANG_BYTES = 127
 class SiteTree:
     """Fills the tree of one environment. Thread-safe; several processes may share the folder."""
 
-    def __init__(self, folder: str, index: EnvironmentIndex, fetcher: Fetcher, counters: Counters) -> None:
+    def __init__(
+        self,
+        folder: str,
+        index: EnvironmentIndex,
+        fetcher: Fetcher,
+        counters: Counters,
+        temporary: Callable[[], str] = str,
+    ) -> None:
+        """``temporary`` returns a folder to use where ``folder`` cannot be written, "" if there is none."""
         self.root = folder + "/site"
         self.prefix = self.root + "/"
         self._state = folder + "/state"
@@ -54,8 +66,9 @@ class SiteTree:
         self._listed: set[str] = set()
         self._active: set[int] = set()
         self._stats_left: dict[int, int] = {}
-        #: Paths that this process was seen to change: their bytes are on disk, not in the index.
-        self.modified: set[str] = set()
+        self._temporary = temporary
+        #: Files that could not be written in their place, and where they are instead.
+        self._elsewhere: dict[str, str] = {}
 
     def create(self) -> None:
         """Make the root and the top-level folders. Raises OSError."""
@@ -77,11 +90,7 @@ class SiteTree:
             return
         section = self.index.section(build)
         self._fetcher.prefetch(self._lacking(build))
-        marker = f"{self._state}/{section.pin.name}"
-        if not os.path.exists(marker):
-            for folder in section.folders():
-                _mkdir(self.prefix + folder)
-            _touch(marker)
+        self._make_folders(section)
         for file in section.eager:
             self._fill_quietly(section, file)
         self._active.add(build)
@@ -99,12 +108,37 @@ class SiteTree:
                     continue
             yield section.block(number)
 
+    def _lacking(self, build: int) -> Iterator[BlockRef]:
+        """Yield the blocks that importing ``build`` needs, less those of native files that are there."""
+        whole: dict[tuple[int, int], bool] = {}
+        for section, number in self.index.prefetch(build):
+            file = section.native_of(number)
+            if file is not None:
+                key = (section.build, file)
+                if key not in whole:
+                    whole[key] = self._is_whole(section, file)
+                if whole[key]:
+                    continue
+            yield section.block(number)
+
+    def _make_folders(self, section: Section) -> None:
+        marker = f"{self._state}/{section.pin.name}"
+        if os.path.exists(marker):
+            return
+        try:
+            for folder in section.folders():
+                _makedirs(self.prefix + folder)
+            _touch(marker)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+
     def _fill_quietly(self, section: Section, file: int) -> None:
         """Fill an eager file; a tree that cannot be written is no reason to fail an import."""
         try:
-            self.fill(section, file)
+            self._fill_in_place(section, file)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT):
+            if error.errno not in _UNWRITABLE:
                 raise
 
     def read(self, section: Section, file: int) -> bytes:
@@ -121,7 +155,18 @@ class SiteTree:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def fill(self, section: Section, file: int) -> str:
-        """Make a file be there, whole; returns its path. Raises a FetchError or OSError."""
+        """Make a file be there, whole; returns where it is. Raises a FetchError or OSError."""
+        path = self.prefix + section.paths[file]
+        if path in self._good:
+            return path
+        try:
+            return self._fill_in_place(section, file)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            return self._fill_elsewhere(section, file, error)
+
+    def _fill_in_place(self, section: Section, file: int) -> str:
         path = self.prefix + section.paths[file]
         if path not in self._good:
             if not self._is_whole(section, file):
@@ -129,18 +174,42 @@ class SiteTree:
             self._good.add(path)
         return path
 
+    def _fill_elsewhere(self, section: Section, file: int, reason: OSError) -> str:
+        """Write a file to the temporary folder, at the same place below it. Raises ``reason`` if there is none."""
+        path = self.prefix + section.paths[file]
+        if path not in self._elsewhere:
+            folder = self._temporary()
+            if not folder:
+                raise reason
+            other = f"{folder}/site/{section.paths[file]}"
+            _makedirs(other.rpartition("/")[0])
+            self._write(section, file, other)
+            self._elsewhere[path] = other
+        return self._elsewhere[path]
+
     def fill_native(self, section: Section, file: int) -> str:
-        """Make a native file and those that it needs be there; returns its path. Raises as ``fill``."""
+        """Make a native file and those that it needs be there; returns where it is. Raises as ``fill``.
+
+        They are found from one another by their places (``$ORIGIN``): if one cannot be written in its
+        place, all are written elsewhere.
+        """
         needed = [(self.index.section(build), other) for build, other in section.closure(file)]
-        absent = [(s, f) for s, f in (*needed, (section, file)) if self.prefix + s.paths[f] not in self._good]
+        files = [*needed, (section, file)]
+        absent = [(s, f) for s, f in files if self.prefix + s.paths[f] not in self._good]
         if len(absent) > 1:
-            pieces = (
-                piece for s, f in absent if not self._is_whole(s, f) for piece in s.pieces(s.extents[f])
-            )
+            pieces = (piece for s, f in absent if not self._is_whole(s, f) for piece in s.pieces(s.extents[f]))
             self._fetcher.prefetch(ref for ref, _, _ in pieces)
-        for other, number in needed:
-            self.fill(other, number)
-        return self.fill(section, file)
+        try:
+            places = [self._fill_in_place(s, f) for s, f in files]
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            places = [self._fill_elsewhere(s, f, error) for s, f in files]
+        return places[-1]
+
+    def is_changed(self, section: Section, file: int) -> bool:
+        """Whether this process, having got the file, sees another one in its place, or none."""
+        return self.prefix + section.paths[file] in self._good and not self._is_whole(section, file)
 
     def _is_whole(self, section: Section, file: int) -> bool:
         try:
@@ -186,7 +255,8 @@ class SiteTree:
 
     def _place(self, path: str, data: bytes, mode: int, mtime_ns: int) -> None:
         """Write a file under a temporary name and rename it into its place. Raises OSError."""
-        temporary = f"{self._state}/{os.getpid()}.{threading.get_ident():x}.tmp"
+        state = self._state if path.startswith(self.prefix) else path.rpartition("/")[0]
+        temporary = f"{state}/{os.getpid()}.{threading.get_ident():x}.tmp"
         fd = _open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
             try:
@@ -208,18 +278,47 @@ class SiteTree:
 
     # What Python code asks for by path. ``relative`` is normalised and below the root.
 
-    def ensure(self, relative: str) -> None:
-        """Make the file or folder at ``relative`` be there, if the environment has one. Raises as ``fill``."""
-        if self.prefix + relative in self._good:
-            return
+    def ensure(self, relative: str) -> str | None:
+        """Make the file or folder at ``relative`` be there; returns where it is, or None if there is none.
+
+        What the environment does not have may be about to be made: its folder is made, if it has that.
+        Raises as ``fill``.
+        """
+        path = self.prefix + relative
+        if path in self._good:
+            return path
         found = self.index.find_file(relative)
         if found is not None:
-            if found[0].kinds[found[1]] == "n":
-                self.fill_native(*found)
-            else:
-                self.fill(*found)
-        elif relative not in self._listed and self.index.find_folder(relative):
+            return self.fill_native(*found) if found[0].kinds[found[1]] == "n" else self.fill(*found)
+        if relative in self._listed or self.make_folder(relative):
+            return path
+        self.ensure_parent(relative)
+        return None
+
+    def ensure_parent(self, relative: str) -> None:
+        """Make the folder of something that is about to be made."""
+        parent = relative.rpartition("/")[0]
+        if parent not in self._listed:
+            self.make_folder(parent)
+
+    def make_folder(self, relative: str) -> bool:
+        """Make a folder be there, if it can be; returns whether the environment has it."""
+        if not self.has_folder(relative):
+            return False
+        try:
             _makedirs(self.prefix + relative)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+        return True
+
+    def has_folder(self, relative: str) -> bool:
+        """Whether the environment has a folder; it has its root."""
+        return not relative or bool(self.index.find_folder(relative))
+
+    def keep(self, relative: str) -> None:
+        """Leave what this process has put at ``relative`` as it is."""
+        self._good.add(self.prefix + relative)
 
     def stat(self, relative: str) -> os.stat_result | None:
         """Return the status of a file out of the index, if it is pending and being scanned for; else None.
@@ -237,32 +336,33 @@ class SiteTree:
         return _status(section, file)
 
     def ensure_folder(self, relative: str) -> None:
-        """Make a folder, its subfolders and (if they are few) its data files be there. Raises as ``fill``."""
+        """Make a folder, its subfolders and (if they are few) its data files be there. Raises as ``fill``.
+
+        C code may open what is listed; metadata is not for it.
+        """
         if relative in self._listed:
             return
         for section in self.index.find_folder(relative) if relative else []:
             files, folders = section.folder(relative) or ([], [])
-            _makedirs(self.prefix + relative)
-            for name in folders:
-                _mkdir(f"{self.prefix}{relative}/{name}")
-            data = [
-                f
-                for f in (section.index[f"{relative}/{name}"] for name in files)
-                if section.kinds[f] in "dmx"
-            ]
+            for folder in (relative, *(f"{relative}/{name}" for name in folders)):
+                self.make_folder(folder)
+            data = [f for f in (section.index[f"{relative}/{name}"] for name in files) if section.kinds[f] in "dx"]
             if len(data) <= _LISTED_FILES and sum(section.sizes[f] for f in data) <= _LISTED_BYTES:
                 for file in data:
-                    self.fill(section, file)
+                    self._fill_quietly(section, file)
         self._listed.add(relative)
 
-    def pending(self, relative: str, present: Callable[[str], bool]) -> list[str]:
-        """Return names of files in a folder that are not there yet."""
-        names: list[str] = []
+    def pending(self, relative: str, present: Callable[[str], bool]) -> list[tuple[str, bool]]:
+        """Return (name, is folder) of what a folder has and is not there yet."""
+        names: dict[str, bool] = {}
         if not relative:
-            names = list(self.index.files)
+            names = dict.fromkeys(self.index.folders, True) | dict.fromkeys(self.index.files, False)
         for section in self.index.find_folder(relative) if relative else []:
-            names += (section.folder(relative) or ([], []))[0]
-        return [name for name in names if not present(name)]
+            files, folders = section.folder(relative) or ([], [])
+            names |= dict.fromkeys(folders, True) | dict.fromkeys(files, False)
+        start = self.prefix + (relative and relative + "/")
+        # What was materialised and is not there was removed by this process.
+        return [(name, kind) for name, kind in names.items() if not present(name) and start + name not in self._good]
 
     def modules_in(self, relative: str) -> list[tuple[str, bool]]:
         """Return (name, is package) for each module of the environment in a folder."""
@@ -288,7 +388,7 @@ def _status(section: Section, file: int) -> os.stat_result:
 
 def _mkdir(path: str) -> None:
     try:
-        os.mkdir(path, 0o755)
+        _os_mkdir(path, 0o755)
     except FileExistsError:
         pass
 

@@ -1,4 +1,4 @@
-"""Runs at the start of a child interpreter: installs the parent's environment, then the next sitecustomize.
+"""Runs at the start of a child interpreter: installs the parent's environment, then runs the next sitecustomize.
 
 This folder stands on PYTHONPATH of children only (see cloudimport/site/children.py). It takes
 itself off ``sys.path`` again, so that the child's path is what it would be without us.
@@ -15,8 +15,8 @@ def _install():
     if not setting:
         return
     record = json.loads(setting)
-    if list(sys.version_info[:2]) != record["python"]:
-        return
+    if list(sys.version_info[:2]) + [sys.prefix] != record["python"]:
+        return  # another interpreter, or another virtual environment: it would not see our site-packages
     if "cloudimport" not in sys.modules:
         _load_runtime(record["runtime"])
     from cloudimport.bootstrap import install_child
@@ -40,14 +40,14 @@ def _next_sitecustomize():
     ours = sys.modules.pop("sitecustomize", None)
     try:
         import sitecustomize  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "sitecustomize":
+    except ImportError as error:  # (Python 2 and 3.5 come here, too)
+        if getattr(error, "name", "sitecustomize") != "sitecustomize":
             raise
         if ours is not None:
             sys.modules["sitecustomize"] = ours
 
 
 try:
-    _next_sitecustomize()
-finally:
     _install()
+finally:
+    _next_sitecustomize()
