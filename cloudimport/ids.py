@@ -63,7 +63,7 @@ def normalise_version(version: str) -> str:
 def check_digest(digest: object) -> str:
     """Return ``digest`` if it is 64 lower-case hexadecimal digits; raises FormatError if not."""
     if not isinstance(digest, str) or not _DIGEST.match(digest):
-        raise FormatError(f"{digest!r} is not a SHA-256 digest")
+        raise FormatError(f"{str(digest)[:80]!r} is not a SHA-256 digest")
     return digest
 
 

@@ -100,7 +100,9 @@ class ShelfFinder:
             entry = entry or os.getcwd()  # what "" means changes with the current folder
             listing = self._listings.get(entry)
             if listing is None:
-                listing = self._listings[entry] = _importable(entry)
+                # Our own folders say what they have without being listed, which would fill them.
+                ours = entry.startswith(self._prefix)
+                listing = self._listings[entry] = _Anything() if ours else _importable(entry)
             if name in listing and PathFinder.find_spec(name, [entry]) is not None:
                 return True
         return False
@@ -152,6 +154,7 @@ class FolderFinder(FileFinder):
 
     def __init__(self, path: str, tree: SiteTree, details: list[Any]) -> None:
         super().__init__(path, *details)
+        self._details = details
         self._tree = tree
         self._below = _relative(path, tree.prefix)
 
@@ -173,7 +176,7 @@ class FolderFinder(FileFinder):
         import pkgutil
 
         seen = dict(self._tree.modules_in(self._below))
-        for name, is_package in pkgutil.iter_importer_modules(FileFinder(self.path, *self._loaders)):
+        for name, is_package in pkgutil.iter_importer_modules(FileFinder(self.path, *self._details)):
             seen.setdefault(name, is_package)
         for name in sorted(seen):
             if name != "__init__" and "." not in name:

@@ -11,6 +11,7 @@ at import time, before ``cloudimport.site.patches`` replaces them.
 
 from __future__ import annotations
 
+import _imp
 import errno
 import os
 import stat
@@ -146,13 +147,34 @@ class SiteTree:
         pieces = section.pieces(section.extents[file])
         if len(pieces) > 1:
             self._fetcher.prefetch(ref for ref, _, _ in pieces)
-        return b"".join(self._fetcher.load(ref)[at : at + length] for ref, at, length in pieces)
+        return b"".join(self._load(ref)[at : at + length] for ref, at, length in pieces)
 
     def code(self, section: Section, extents: tuple[int, ...]) -> bytes | memoryview:
         """Return the marshalled code object at ``extents``. Raises a FetchError."""
         pieces = section.pieces(extents)
-        parts = [memoryview(self._fetcher.load(ref))[at : at + length] for ref, at, length in pieces]
+        parts = [memoryview(self._load(ref))[at : at + length] for ref, at, length in pieces]
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _load(self, ref: BlockRef) -> bytes:
+        """Return a block; never waits with the interpreter's import lock held.
+
+        importlib holds that one while it asks finders and path hooks, whose files may lie here; a
+        fetching thread needs it for its own imports (``ssl``, a codec for host names).
+        """
+        if not _imp.lock_held():
+            return self._fetcher.load(ref)
+        depth = 0
+        try:
+            while True:
+                _imp.release_lock()
+                depth += 1
+        except RuntimeError:
+            pass  # another thread has it, or nobody any more
+        try:
+            return self._fetcher.load(ref)
+        finally:
+            for _ in range(depth):
+                _imp.acquire_lock()
 
     def fill(self, section: Section, file: int) -> str:
         """Make a file be there, whole; returns where it is. Raises a FetchError or OSError."""

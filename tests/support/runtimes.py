@@ -9,6 +9,8 @@ from pathlib import Path
 
 import uv
 
+from cloudimport.ids import running_targets
+from shelf_tools.interpreters import find_interpreter
 from tests.support.children import REPOSITORY
 
 #: Seconds for making a venv and installing one small wheel.
@@ -22,18 +24,9 @@ def running_version() -> str:
 
 def find_python(version: str) -> str | None:
     """Return a CPython of that version on this machine, or None."""
-    if version == running_version():
-        return getattr(sys, "_base_executable", sys.executable)
-    command = [
-        uv.find_uv_bin(),
-        "python",
-        "find",
-        "--no-project",
-        "--no-python-downloads",
-        f"cpython@{version}",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None
+    major, _, minor = version.partition(".")
+    found = find_interpreter(running_targets()[0]._replace(python=(int(major), int(minor))))
+    return str(found.executable) if found else None
 
 
 def make_runtime(version: str, folder: Path) -> str:

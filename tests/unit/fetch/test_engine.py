@@ -1,0 +1,451 @@
+"""The fetcher: one fetch in flight a block, errors to those who wait, and nothing that depends on threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from cloudimport.cache.disk import DiskBlocks
+from cloudimport.cache.hot import HotBlocks
+from cloudimport.cache.tiered import BlockCache
+from cloudimport.errors import AbsentError, CorruptError, FetchError, UnreachableError
+from cloudimport.events import Counters
+from cloudimport.fetch import engine
+from cloudimport.fetch.engine import Fetcher
+from cloudimport.format.index import BlockRef
+from cloudimport.format.records import sha256
+
+KEY = "packages/pkg/1.2%2Blocal/cp312-manylinux_2_34_x86_64/pack-00"
+SIZE = 1000
+
+
+class Pack:
+    """A source with one object of ``count`` blocks; counts reads, and fails as ``fail`` says."""
+
+    url = "test://"
+
+    def __init__(self, count: int = 20) -> None:
+        self.blocks = [(b"block %d " % number * SIZE)[:SIZE] for number in range(count)]
+        self.data = b"".join(self.blocks)
+        self.reads: list[tuple[int, int]] = []
+        self.fail: Callable[[int, int, bytes], bytes] = lambda start, number, data: data
+        self._lock = threading.Lock()
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Return bytes, or what ``fail`` makes of (start, number of the read, bytes)."""
+        assert length is not None
+        with self._lock:
+            self.reads.append((start, length))
+            number = len(self.reads)
+        return self.fail(start, number, self.data[start : start + length])
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def forget(self) -> None:
+        """Do nothing."""
+
+    def ref(self, number: int, **more: Any) -> BlockRef:
+        """Return a block's reference."""
+        digest = sha256(self.blocks[number])
+        return BlockRef(digest, KEY, number * SIZE, SIZE, SIZE, 0, False)._replace(**more)
+
+
+def make(pack: Pack, memory: int = 1 << 20, workers: int = 8) -> Fetcher:
+    """Return a fetcher that keeps blocks in memory."""
+    counters = Counters()
+    cache = BlockCache(HotBlocks(memory), DiskBlocks("/nonexistent/x", 0, counters), counters)
+    # Without a disk, what memory holds is what may be fetched ahead.
+    cache.room = lambda: memory  # type: ignore[method-assign]
+    return Fetcher(pack, cache, counters, workers)
+
+
+def stop(fetcher: Fetcher) -> None:
+    """Wait until every queued range has been read."""
+    until = time.monotonic() + 10
+    while fetcher._flights and time.monotonic() < until:
+        time.sleep(0.005)
+    assert not fetcher._flights
+
+
+def corrupt(data: bytes) -> bytes:
+    """Return other bytes, as many."""
+    return bytes(byte ^ 1 for byte in data)
+
+
+def test_a_block_is_read_once_and_kept() -> None:
+    """The second time there is no request."""
+    pack = Pack()
+    fetcher = make(pack)
+    for _ in range(3):
+        assert fetcher.load(pack.ref(3)) == pack.blocks[3]
+    assert pack.reads == [(3 * SIZE, SIZE)]
+
+
+def test_many_threads_make_one_request() -> None:
+    """Single flight: whoever asks while a block is on its way waits for it."""
+    pack = Pack()
+    fetcher = make(pack)
+
+    def slow(start: int, number: int, data: bytes) -> bytes:
+        time.sleep(0.1)
+        return data
+
+    pack.fail = slow
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda _: fetcher.load(pack.ref(3)), range(16)))
+    assert found == [pack.blocks[3]] * 16
+    assert len(pack.reads) == 1
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_threads_that_race_make_one_request_each_block(count: int) -> None:
+    """However threads interleave, a block that the cache keeps is requested once."""
+    for _ in range(60):
+        pack = Pack(4)
+        fetcher = make(pack)
+        barrier = threading.Barrier(count)
+
+        def work(
+            _: int, fetcher: Fetcher = fetcher, pack: Pack = pack, barrier: threading.Barrier = barrier
+        ) -> None:
+            barrier.wait()
+            for number in range(4):
+                assert fetcher.load(pack.ref(number)) == pack.blocks[number]
+
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(work, range(count)))
+        assert len(pack.reads) == 4
+
+
+def test_prefetch_reads_ranges_in_the_background() -> None:
+    """Blocks that lie together come in one request, and are there when they are needed."""
+    pack = Pack()
+    fetcher = make(pack)
+    fetcher.prefetch(pack.ref(number) for number in range(10))
+    stop(fetcher)
+    assert [fetcher.load(pack.ref(number)) for number in range(10)] == pack.blocks[:10]
+    assert pack.reads == [(0, 10 * SIZE)]
+    assert fetcher._counters.snapshot()["round_trips"] == 1
+
+
+def test_prefetch_of_one_block_is_one_round_trip() -> None:
+    """It counts once, whoever reads it."""
+    pack = Pack()
+    fetcher = make(pack)
+    fetcher.prefetch([pack.ref(1)])
+    stop(fetcher)
+    assert fetcher._counters.snapshot()["round_trips"] == 1
+
+
+@pytest.mark.parametrize("room", [0, 1, SIZE, 5 * SIZE, 5 * SIZE + 1])
+def test_prefetch_never_exceeds_the_room(room: int) -> None:
+    """What could not be kept is not fetched ahead."""
+    pack = Pack()
+    fetcher = make(pack, memory=room)
+    fetcher.prefetch(pack.ref(number) for number in range(20))
+    stop(fetcher)
+    assert sum(length for _, length in pack.reads) <= room
+
+
+def test_without_threads_callers_help_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started, what was to be fetched ahead is read by who needs it."""
+
+    class NoThread:
+        def __init__(self, **_: Any) -> None:
+            pass
+
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    pack = Pack()
+    fetcher = make(pack)
+    monkeypatch.setattr(engine.threading, "Thread", NoThread)
+    fetcher.prefetch(pack.ref(number) for number in range(10))
+    assert fetcher.load(pack.ref(9)) == pack.blocks[9]
+    assert pack.reads == [(0, 10 * SIZE)]
+    assert fetcher._threads == 0
+
+
+def test_a_failure_reaches_those_who_wait_and_only_them() -> None:
+    """A range that fails in a worker is the error of who needs a block of it; others get theirs."""
+    pack = Pack(200)
+    fetcher = make(pack)
+
+    def fail(start: int, number: int, data: bytes) -> bytes:
+        time.sleep(0.05)
+        if start < 10 * SIZE:
+            raise UnreachableError("it broke off", key=KEY)
+        return data
+
+    pack.fail = fail
+    far = pack.ref(199)
+    fetcher.prefetch([pack.ref(0), pack.ref(1), far._replace(key=KEY + "1")])
+    with ThreadPoolExecutor(2) as pool:
+        bad, good = (
+            pool.submit(fetcher.load, pack.ref(1)),
+            pool.submit(fetcher.load, far._replace(key=KEY + "1")),
+        )
+        assert good.result() == pack.blocks[199]
+        with pytest.raises(UnreachableError) as caught:
+            bad.result()
+    assert caught.value.package == "pkg==1.2+local"
+    assert caught.value.key == KEY
+
+
+def test_a_failure_can_be_tried_again() -> None:
+    """After an error the next try asks the store anew."""
+    pack = Pack()
+    fetcher = make(pack)
+
+    def fail(start: int, number: int, data: bytes) -> bytes:
+        if number == 1:
+            raise AbsentError("gone", key=KEY)
+        return data
+
+    pack.fail = fail
+    with pytest.raises(AbsentError):
+        fetcher.load(pack.ref(3))
+    assert fetcher.load(pack.ref(3)) == pack.blocks[3]
+
+
+def test_each_waiter_has_an_error_of_its_own() -> None:
+    """Waiters get equal errors, not one: a traceback does not grow with who else failed."""
+    pack = Pack()
+    fetcher = make(pack)
+
+    def fail(start: int, number: int, data: bytes) -> bytes:
+        time.sleep(0.1)
+        raise CorruptError("bad", key=KEY, package="pkg==1", expected="a", actual="b")
+
+    pack.fail = fail
+    errors: list[CorruptError] = []
+
+    def wait() -> None:
+        try:
+            fetcher.load(pack.ref(3))
+        except CorruptError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=wait) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(error) for error in errors}) == 4
+    assert {(str(e), e.key, e.package, e.expected, e.actual) for e in errors} == {
+        ("bad", KEY, "pkg==1", "a", "b")
+    }
+    assert {len(traceback.extract_tb(error.__traceback__)) for error in errors} <= {4, 5}
+
+
+def test_a_damaged_block_in_a_range_spoils_no_other() -> None:
+    """The good blocks of a range are kept; the damaged one is read alone, and heals."""
+    pack = Pack()
+    fetcher = make(pack)
+
+    def fail(start: int, number: int, data: bytes) -> bytes:
+        return (
+            data[: 3 * SIZE] + corrupt(data[3 * SIZE : 4 * SIZE]) + data[4 * SIZE :] if number == 1 else data
+        )
+
+    pack.fail = fail
+    fetcher.prefetch(pack.ref(number) for number in range(6))
+    assert [fetcher.load(pack.ref(number)) for number in range(6)] == pack.blocks[:6]
+    assert pack.reads == [(0, 6 * SIZE), (3 * SIZE, SIZE)]
+
+
+def test_a_short_range_gives_the_blocks_it_has() -> None:
+    """A source that breaks its promise and returns fewer bytes never gives wrong ones."""
+    pack = Pack()
+    fetcher = make(pack)
+    pack.fail = lambda start, number, data: data[: len(data) // 2] if number == 1 else data
+    fetcher.prefetch(pack.ref(number) for number in range(6))
+    assert [fetcher.load(pack.ref(number)) for number in range(6)] == pack.blocks[:6]
+
+
+def test_a_block_that_stays_damaged_is_named() -> None:
+    """After a second look the error names package, key, expected and actual digest."""
+    pack = Pack()
+    fetcher = make(pack)
+    pack.fail = lambda start, number, data: corrupt(data)
+    with pytest.raises(CorruptError) as caught:
+        fetcher.load(pack.ref(3))
+    error = caught.value
+    assert (error.package, error.key) == ("pkg==1.2+local", KEY)
+    assert (error.expected, error.actual) == (sha256(pack.blocks[3]), sha256(corrupt(pack.blocks[3])))
+    assert isinstance(error, ImportError)
+    assert all(part in str(error) for part in ("pkg==1.2+local", KEY, error.expected, error.actual))
+    assert len(pack.reads) == 2
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), MemoryError(), OSError("odd")])
+def test_an_odd_error_in_a_worker_ends_no_worker(error: Exception) -> None:
+    """What no source should raise does not stop the worker, and whoever needs the block hears of it."""
+    pack = Pack(100)
+    fetcher = make(pack, workers=1)
+
+    def fail(start: int, number: int, data: bytes) -> bytes:
+        if number == 1:
+            time.sleep(0.05)
+            raise error
+        return data
+
+    pack.fail = fail
+    other = pack.ref(50, key=KEY + "1")
+    fetcher.prefetch([pack.ref(0), pack.ref(1), other])
+    assert fetcher.load(pack.ref(1)) == pack.blocks[1]
+    stop(fetcher)
+    assert fetcher.load(other) == pack.blocks[50]
+    assert fetcher._threads == 1
+
+
+def test_an_interrupted_reader_leaves_nobody_waiting() -> None:
+    """Ctrl-C in one thread is that thread's alone: others that wait for the block read it themselves."""
+    pack = Pack()
+    fetcher = make(pack)
+    started = threading.Event()
+
+    def fail(start: int, number: int, data: bytes) -> bytes:
+        if number == 1:
+            started.set()
+            time.sleep(0.1)
+            raise KeyboardInterrupt
+        return data
+
+    pack.fail = fail
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(fetcher.load, pack.ref(3))
+        started.wait()
+        second = pool.submit(fetcher.load, pack.ref(3))
+        assert second.result(5) == pack.blocks[3]
+        with pytest.raises(KeyboardInterrupt):
+            first.result(5)
+
+
+def test_a_reader_that_needs_its_own_block_does_not_wait_for_itself() -> None:
+    """A signal handler or destructor that imports in the middle of a fetch gets its block, not a deadlock."""
+    pack = Pack()
+    fetcher = make(pack)
+    inner: list[bytes] = []
+
+    def fail(start: int, number: int, data: bytes) -> bytes:
+        if number == 1:
+            inner.append(fetcher.load(pack.ref(3)))
+        return data
+
+    pack.fail = fail
+    assert fetcher.load(pack.ref(3)) == pack.blocks[3]
+    assert inner == [pack.blocks[3]]
+
+
+def test_blocks_of_one_digest_in_two_packs_have_errors_of_their_own() -> None:
+    """Equal blocks of two packages do not share a fate: one package's missing pack is not the other's."""
+    pack = Pack()
+    fetcher = make(pack)
+    release = threading.Event()
+
+    def fail(start: int, number: int, data: bytes) -> bytes:
+        if number == 1:
+            release.wait(5)
+            raise AbsentError("no such pack", key=KEY)
+        release.set()
+        return data
+
+    pack.fail = fail
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(fetcher.load, pack.ref(3))
+        while not pack.reads:
+            time.sleep(0.005)
+        second = pool.submit(fetcher.load, pack.ref(3, key="packages/other/1/t/pack-1"))
+        assert second.result(5) == pack.blocks[3]
+        with pytest.raises(AbsentError):
+            first.result(5)
+
+
+def test_a_fork_during_a_prefetch_leaves_a_working_child() -> None:
+    """A child forked while ranges are under way, even with the lock held, fetches for itself."""
+    pack = Pack()
+    fetcher = make(pack)
+
+    def slow(start: int, number: int, data: bytes) -> bytes:
+        time.sleep(0.2)
+        return data
+
+    pack.fail = slow
+    fetcher.prefetch(pack.ref(number) for number in range(6))
+    time.sleep(0.05)
+    held = threading.Thread(target=lambda: _hold(fetcher))
+    held.start()
+    time.sleep(0.02)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            fetcher.forget()
+            fetcher._cache.forget_locks()
+            fetcher._counters.forget_lock()
+            status = 0 if fetcher.load(pack.ref(5)) == pack.blocks[5] else 2
+        finally:
+            os._exit(status)
+    held.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert fetcher.load(pack.ref(5)) == pack.blocks[5]
+
+
+def _hold(fetcher: Fetcher) -> None:
+    with fetcher._lock, fetcher._cache._hot._lock, fetcher._counters._lock:
+        time.sleep(0.1)
+
+
+def test_waiting_costs_no_processor() -> None:
+    """Idle workers and those who wait sleep: no busy loop."""
+    pack = Pack(40)
+    fetcher = make(pack)
+
+    def slow(start: int, number: int, data: bytes) -> bytes:
+        time.sleep(0.5)
+        return data
+
+    pack.fail = slow
+    fetcher.prefetch(pack.ref(number, key=f"{KEY}{number}") for number in range(8))
+    before = time.process_time()
+    assert fetcher.load(pack.ref(7, key=f"{KEY}7")) == pack.blocks[7]
+    time.sleep(0.3)
+    assert time.process_time() - before < 0.1
+
+
+def test_no_more_workers_than_allowed() -> None:
+    """However much is to be fetched, at most so many requests run at once."""
+    pack = Pack(64)
+    fetcher = make(pack, workers=3)
+    running, most, lock = [0], [0], threading.Lock()
+
+    def slow(start: int, number: int, data: bytes) -> bytes:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.005)
+        with lock:
+            running[0] -= 1
+        return data
+
+    pack.fail = slow
+    for at in range(0, 64, 8):
+        fetcher.prefetch(pack.ref(number, key=f"{KEY}{number}") for number in range(at, at + 8))
+    stop(fetcher)
+    assert most[0] == 3
+    assert len(pack.reads) == 64
+
+
+def test_every_error_is_an_import_error() -> None:
+    """What a fetch ends in is an ImportError, and never a ModuleNotFoundError."""
+    assert issubclass(FetchError, ImportError)
+    assert not issubclass(FetchError, ModuleNotFoundError)
