@@ -119,7 +119,9 @@ class _Parts:
                 f"environment index {ref.digest[:12]} is for {self.index.target}, not for {target}"
             )
         folder = f"{self.cache_root}/v1/trees/{ref.digest[:32]}"
-        self.tree = SiteTree(os.path.realpath(folder), self.index, self.fetcher, self.counters, _temporary_folder)
+        self.tree = SiteTree(
+            os.path.realpath(folder), self.index, self.fetcher, self.counters, _temporary_folder
+        )
 
     def _index_bytes(self, ref: Ref) -> bytes:
         path = f"{self.cache_root}/v1/indexes/{ref.digest}"
@@ -174,7 +176,9 @@ def install(
         return inherited  # a child need not find what its parent has found
     targets = running_targets()
     locked = _read_lock(settings) if settings.lock else None
-    url = settings.shelf or (locked.shelf if locked else "") or settings_module.default_shelf(settings.environ)
+    url = (
+        settings.shelf or (locked.shelf if locked else "") or settings_module.default_shelf(settings.environ)
+    )
     parts = _Parts(settings, url)
     ref, target = _from_lock(locked, settings, targets) if locked else _from_shelf(parts, settings, targets)
     if _current is not None:
@@ -221,7 +225,7 @@ def _activate(parts: _Parts, ref: Ref, target: str) -> Environment:
     _forget_importers(parts.tree.root)
     sys.path_hooks.insert(0, hook)
     sys.path.insert(_position(sys.path), parts.tree.root)
-    sys.meta_path.insert(_before_path_finder(), finder)  # type: ignore[arg-type]
+    sys.meta_path.insert(_before_path_finder(), finder)
     patches.install()
     children.install()
     _register_fork()
@@ -230,7 +234,7 @@ def _activate(parts: _Parts, ref: Ref, target: str) -> Environment:
 
 
 def _watched(patches: Patches) -> dict[str, Callable[[ModuleType], None]]:
-    """Return what to call when a module of the standard library was loaded; what is loaded is told at once."""
+    """Return what to call when a module of the standard library was loaded; tells those that are."""
     pkgutil = sys.modules.get("pkgutil")
     if pkgutil is not None:
         teach_pkgutil(pkgutil)
@@ -251,9 +255,13 @@ def uninstall() -> None:
         return
     environment._children.uninstall()
     environment._patches.uninstall()
-    for entries, ours in ((sys.meta_path, environment._finder), (sys.path_hooks, environment._hook)):
+    places: tuple[tuple[list[Any], Any], ...] = (
+        (sys.meta_path, environment._finder),
+        (sys.path_hooks, environment._hook),
+    )
+    for entries, ours in places:
         if ours in entries:
-            entries.remove(ours)  # type: ignore[attr-defined]
+            entries.remove(ours)
     sys.path[:] = [entry for entry in sys.path if entry != environment.root]
     _forget_importers(environment.root)
     environment._parts.source.close()
@@ -327,7 +335,8 @@ def _pick(available: Iterable[str], targets: list[Target], what: str) -> str:
             return str(target)
     raise NotPublishedError(
         f"{what} was published for {', '.join(sorted(offered)) or 'no target'}, and this interpreter needs "
-        f"{targets[0] if targets else 'another'}: run 'shelf publish --target {targets[0] if targets else 'TARGET'}'"
+        f"{targets[0] if targets else 'another'}: run 'shelf publish --target "
+        f"{targets[0] if targets else 'TARGET'}'"
     )
 
 
@@ -463,5 +472,10 @@ def _temporary_folder() -> str:
     except OSError:
         return ""
     _temporary = owner, _ = os.getpid(), folder
-    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
     return folder

@@ -98,7 +98,7 @@ def _home_folder(environ: Mapping[str, str], variable: str, below: str) -> str:
 
 
 def handler_folder(environ: Mapping[str, str]) -> str:
-    """Return the folder of the handler: Lambda's task root, else that of ``__main__``, else the current one."""
+    """Return the handler's folder: Lambda's task root, else that of ``__main__``, else the current one."""
     task_root = environ.get("LAMBDA_TASK_ROOT")
     if task_root:
         return task_root

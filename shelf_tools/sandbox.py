@@ -11,8 +11,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
@@ -33,8 +33,14 @@ _PATH = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INSIDE_ID = "1000"
 #: Bytes of /dev/shm: named semaphores of multiprocessing, which some packages make at import.
 _SHARED_BYTES = 16 * MIB
-_TOOLS = ("bwrap", "setpriv", "prlimit", "timeout", "choom")
-_ROOT_TOOLS = ("unshare", "mount", "sh")
+_TOOLS = ("bwrap", "setpriv", "prlimit", "timeout", "choom", "env", "sh")
+_ROOT_TOOLS = ("unshare", "mount")
+#: The first program inside. A death signal (PR_SET_PDEATHSIG) that is asked for after the death never
+#: comes: whoever started the run may have died while it was set up. Then nobody reads standard error,
+#: and the line written to it here is answered by SIGPIPE. From here on every death is passed on.
+_IF_STILL_WANTED = ("sh", "-c", 'echo >&2 && exec "$@"', "sh")
+#: Seconds that the end of one run's processes may take.
+_SWEEP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -208,12 +214,13 @@ class Bubblewrap:
             os.lseek(descriptor, 0, os.SEEK_SET)
             if self._root:
                 slot = stack.enter_context(slots.take())
+                stack.enter_context(_swept(slot.uid))
                 launcher, mounts = slot.launcher(mounts)
             else:
                 launcher = ["setpriv", "--no-new-privs", "--pdeathsig=KILL"]
             chain = _bubblewrap(mounts, limits, libraries, descriptor)
             return process.run(
-                [*launcher, *_watchdog(limits), *chain, *_limited(limits), *command],
+                [*launcher, *_watchdog(limits), *chain, *_IF_STILL_WANTED, *_limited(limits), *command],
                 timeout=limits.wall_seconds,
                 input=stdin,
                 env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
@@ -261,6 +268,22 @@ class Unconfined:
                 env=_environment(str(mounts[SCRATCH]), libraries),
                 stdout_to=stdout_to,
             )
+
+
+@contextmanager
+def _swept(uid: int) -> Iterator[None]:
+    """Kill what runs as ``uid``, which is this run's alone, before (a dead publisher's) and after it."""
+    command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "sh", "-c", "kill -9 -1"]
+
+    def sweep() -> None:
+        with suppress(process.ProcessError):
+            process.run(command, timeout=_SWEEP_SECONDS, env={"PATH": _PATH})
+
+    sweep()
+    try:
+        yield
+    finally:
+        sweep()
 
 
 def _inside(interpreter: Interpreter, mounts: dict[PurePosixPath, Path]) -> tuple[str, str]:
@@ -331,6 +354,8 @@ def _bubblewrap(
 ) -> list[str]:
     """Return the bwrap command up to its ``--``. Later mounts lie over earlier ones."""
     command = [
+        # The shell that binds for root leaves the curator's folder in this variable (/proc/1/environ).
+        *("env", "--unset=OLDPWD", "--unset=PWD"),
         "bwrap",
         "--unshare-user",
         "--unshare-all",

@@ -38,7 +38,9 @@ _STANDARD = sys.stdlib_module_names | set(sys.builtin_module_names)
 class ShelfFinder:
     """The finder on ``sys.meta_path``."""
 
-    def __init__(self, tree: SiteTree, watched: Mapping[str, Callable[[ModuleType], None]] | None = None) -> None:
+    def __init__(
+        self, tree: SiteTree, watched: Mapping[str, Callable[[ModuleType], None]] | None = None
+    ) -> None:
         """``watched`` says what to call when a module of the standard library was loaded."""
         self._watched = watched or {}
         self._tree = tree
@@ -176,14 +178,14 @@ class FolderFinder(FileFinder):
         import pkgutil
 
         seen = dict(self._tree.modules_in(self._below))
-        for name, is_package in pkgutil.iter_importer_modules(FileFinder(self.path, *self._details)):
+        for name, is_package in pkgutil.iter_importer_modules(FileFinder(self.path, *self._details)):  # type: ignore[attr-defined]
             seen.setdefault(name, is_package)
         for name in sorted(seen):
             if name != "__init__" and "." not in name:
                 yield prefix + name, seen[name]
 
 
-def teach_pkgutil(pkgutil: ModuleType) -> None:
+def teach_pkgutil(pkgutil: Any) -> None:
     """Have ``pkgutil`` ask a FolderFinder for its modules; for a FileFinder it would list folders."""
     pkgutil.iter_importer_modules.register(FolderFinder, FolderFinder.iter_modules)
 

@@ -31,7 +31,7 @@ class _FromTree:
         self._tree, self._section, self._module = tree, section, module
 
     def get_data(self, path: str) -> bytes:
-        """Return the bytes of a file of the environment, or of any other file. Raises OSError or a FetchError."""
+        """Return the bytes of a file, of the environment or not. Raises OSError or a FetchError."""
         text = os.fsdecode(path)
         if text.startswith(self._tree.prefix):
             found = self._tree.index.find_file(os.path.normpath(text)[len(self._tree.prefix) :])
@@ -41,27 +41,29 @@ class _FromTree:
             return file.read()
 
 
-class ShelfSourceLoader(_FromTree, SourceFileLoader):
+class ShelfSourceLoader(_FromTree, SourceFileLoader):  # type: ignore[misc]  # typeshed: abc and machinery differ
     """Loads a source module: its code object from the shelf's bytecode when that fits this interpreter."""
 
     def get_code(self, fullname: str) -> CodeType | None:
         """Return the module's code object. Raises a FetchError or SyntaxError."""
+        code: CodeType
         tree, section = self._tree, self._section
         tree.activate(section.build)
         changed = tree.is_changed(section, self._module.file)
         if self._module.code and not changed and _bytecode_fits(tree.index.builds[section.build].magic):
-            code: CodeType = marshal.loads(tree.code(section, self._module.code))
+            code = marshal.loads(tree.code(section, self._module.code))
             _imp._fix_co_filename(code, self.path)  # type: ignore[attr-defined]
             return code
         source = self.get_data(self.path) if changed else tree.read(section, self._module.file)
-        return self.source_to_code(source, self.path)  # type: ignore[no-any-return]
+        code = self.source_to_code(source, self.path)
+        return code
 
     def path_stats(self, path: str) -> dict[str, Any]:
         """Return time (seconds) and size (bytes) of the source, from the index."""
         file = self._module.file
         return {"mtime": self._section.stamp(file) / 1e9, "size": self._section.sizes[file]}
 
-    def set_data(self, path: str, data: bytes, *, _mode: int = 0o666) -> None:
+    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
         """Bytecode is never written: the shelf has it."""
 
 

@@ -74,7 +74,8 @@ class Patches:
     def __init__(self, tree: SiteTree) -> None:
         self._paths = Paths(tree)
         self._wrappers: dict[int, tuple[Any, Wrapper]] = {}
-        self._methods: list[tuple[type, str, Any, Any]] = []
+        #: (class, name of an attribute, what it had itself or None, what it has)
+        self._attributes: list[tuple[type, str, Any, Any]] = []
 
     def install(self) -> None:
         """Replace the functions, wherever a loaded module has them, and two methods of importlib."""
@@ -86,19 +87,22 @@ class Patches:
             if module_name in sys.modules:
                 self._wrap_later(module_name)
         _replace(self._wrappers)
+        self._attributes += _replace_captured(self._wrappers)
         # A loader that others make for a file of the tree (spec_from_file_location) looks by itself.
         for loader in (SourceFileLoader.__mro__[1], ExtensionFileLoader):
             self._before_method(loader, "__init__", ("path",))
 
     def uninstall(self) -> None:
         """Put every original back, also where it was captured meanwhile."""
-        _replace({id(wrapper): (wrapper, original) for original, wrapper in self._wrappers.values()})
-        for owner, name, original, ours in reversed(self._methods):
+        for owner, name, original, ours in reversed(self._attributes):
             if vars(owner).get(name) is ours:
                 if original is None:
                     delattr(owner, name)
                 else:
                     setattr(owner, name, original)
+        originals = {id(wrapper): (wrapper, original) for original, wrapper in self._wrappers.values()}
+        _replace(originals)
+        _replace_captured(originals)
         self._paths.stop()
 
     def later(self) -> dict[str, Callable[[ModuleType], None]]:
@@ -124,7 +128,7 @@ class Patches:
             self._wrappers[id(original)] = (original, kind(original, module_name, self._paths))
 
     def _before_method(self, owner: type, name: str, parameters: tuple[str, ...]) -> None:
-        """Make files that a method is given be there. Its last parameters, by position or name, are their paths."""
+        """Make files be there that a method is given, as its last parameters, by position or name."""
         inherited, own, paths = getattr(owner, name), vars(owner).get(name), self._paths
         skip = 2 if name == "__init__" else 1  # self; for a loader also the module's name
 
@@ -137,11 +141,11 @@ class Patches:
         method.__wrapped__ = inherited  # type: ignore[attr-defined]
         method.__name__, method.__qualname__, method.__doc__ = name, inherited.__qualname__, inherited.__doc__
         setattr(owner, name, method)
-        self._methods.append((owner, name, own, method))
+        self._attributes.append((owner, name, own, method))
 
 
 def _replace(values: dict[int, tuple[Any, Any]]) -> None:
-    """Put each second of ``values`` where a loaded module, or a class that is known for it, has the first."""
+    """Put each second of ``values`` where a loaded module has the first, by whatever name."""
     for module_name, module in list(sys.modules.items()):
         names = getattr(module, "__dict__", None)
         if type(names) is not dict or module_name in _UNTOUCHED or module_name.startswith("cloudimport"):
@@ -150,9 +154,16 @@ def _replace(values: dict[int, tuple[Any, Any]]) -> None:
             found = values[id(names[name])]
             if found[0] is names[name]:
                 names[name] = found[1]
+
+
+def _replace_captured(values: dict[int, tuple[Any, Any]]) -> list[tuple[type, str, Any, Any]]:
+    """Do the same in classes that are known for it; returns (class, name, what it had, what it has)."""
+    done: list[tuple[type, str, Any, Any]] = []
     for module_name, class_name in _CAPTURING_CLASSES:
-        owner = getattr(sys.modules.get(module_name), class_name, None)
+        owner: Any = getattr(sys.modules.get(module_name), class_name, None)
         for name, captured in list(vars(owner).items()) if owner else ():
             plain = captured.__func__ if isinstance(captured, staticmethod) else captured
             if id(plain) in values and values[id(plain)][0] is plain:
                 setattr(owner, name, values[id(plain)][1])
+                done.append((owner, name, captured, values[id(plain)][1]))
+    return done

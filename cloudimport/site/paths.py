@@ -92,7 +92,7 @@ class Paths:
         return other if other and other != self.tree.prefix + relative else None
 
     def mentioned(self, text: Any) -> None:
-        """Make what an argument of a command names be there: ``/path``, ``--option=/path``, ``cat /path | …``."""
+        """Make what part of a command names be there: ``/path``, ``--option=/path``, ``cat /path | …``."""
         command = _text(text)
         if command is None:
             return
@@ -127,7 +127,8 @@ def _is_same(path: str, root: str) -> bool:
 
 def _text(path: Any) -> str | None:
     if path.__class__ is str:
-        return path  # type: ignore[no-any-return]
+        text: str = path
+        return text
     if path is None or isinstance(path, int):
         return None
     try:

@@ -39,7 +39,15 @@ _STATS_THAT_FILL = 16
 _LISTED_FILES = 64
 _LISTED_BYTES = 4 << 20
 #: What says that a folder cannot be written, as opposed to a fault in what is written.
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
+_UNWRITABLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+)
 _PLACEHOLDER = b"#!python"
 #: The kernel reads at most this many bytes of a ``#!`` line (execve(2), since Linux 5.1: 255).
 _SHEBANG_BYTES = 127
@@ -109,19 +117,6 @@ class SiteTree:
                     continue
             yield section.block(number)
 
-    def _lacking(self, build: int) -> Iterator[BlockRef]:
-        """Yield the blocks that importing ``build`` needs, less those of native files that are there."""
-        whole: dict[tuple[int, int], bool] = {}
-        for section, number in self.index.prefetch(build):
-            file = section.native_of(number)
-            if file is not None:
-                key = (section.build, file)
-                if key not in whole:
-                    whole[key] = self._is_whole(section, file)
-                if whole[key]:
-                    continue
-            yield section.block(number)
-
     def _make_folders(self, section: Section) -> None:
         marker = f"{self._state}/{section.pin.name}"
         if os.path.exists(marker):
@@ -144,10 +139,24 @@ class SiteTree:
 
     def read(self, section: Section, file: int) -> bytes:
         """Return a file's bytes from the blocks, without materialising it. Raises a FetchError."""
+        if section.kinds[file] == "n" and (data := self._materialised(section, file)) is not None:
+            return data
         pieces = section.pieces(section.extents[file])
         if len(pieces) > 1:
             self._fetcher.prefetch(ref for ref, _, _ in pieces)
         return b"".join(self._load(ref)[at : at + length] for ref, at, length in pieces)
+
+    def _materialised(self, section: Section, file: int) -> bytes | None:
+        """Return a native file from where it lies, if it is whole: its blocks are not kept beside it."""
+        if not self._is_whole(section, file):
+            return None
+        try:
+            fd = _open(self.prefix + section.paths[file], os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        with os.fdopen(fd, "rb") as stream:
+            data = stream.read()
+        return data if sha256(data) == section.digest(file) else None
 
     def code(self, section: Section, extents: tuple[int, ...]) -> bytes | memoryview:
         """Return the marshalled code object at ``extents``. Raises a FetchError."""
@@ -197,7 +206,7 @@ class SiteTree:
         return path
 
     def _fill_elsewhere(self, section: Section, file: int, reason: OSError) -> str:
-        """Write a file to the temporary folder, at the same place below it. Raises ``reason`` if there is none."""
+        """Write a file to its place below the temporary folder. Raises ``reason`` if there is none."""
         path = self.prefix + section.paths[file]
         if path not in self._elsewhere:
             folder = self._temporary()
@@ -219,7 +228,9 @@ class SiteTree:
         files = [*needed, (section, file)]
         absent = [(s, f) for s, f in files if self.prefix + s.paths[f] not in self._good]
         if len(absent) > 1:
-            pieces = (piece for s, f in absent if not self._is_whole(s, f) for piece in s.pieces(s.extents[f]))
+            pieces = (
+                piece for s, f in absent if not self._is_whole(s, f) for piece in s.pieces(s.extents[f])
+            )
             self._fetcher.prefetch(ref for ref, _, _ in pieces)
         try:
             places = [self._fill_in_place(s, f) for s, f in files]
@@ -268,7 +279,8 @@ class SiteTree:
             return data
         pin, path = str(section.pin), section.paths[file]
         raise CorruptError(
-            f"{pin}: {path} has the wrong bytes: expected sha256 {expected}, got {sha256(data)}: publish it again",
+            f"{pin}: {path} has the wrong bytes: expected sha256 {expected}, got {sha256(data)}: "
+            "publish it again",
             key=path,
             package=pin,
             expected=expected,
@@ -368,7 +380,9 @@ class SiteTree:
             files, folders = section.folder(relative) or ([], [])
             for folder in (relative, *(f"{relative}/{name}" for name in folders)):
                 self.make_folder(folder)
-            data = [f for f in (section.index[f"{relative}/{name}"] for name in files) if section.kinds[f] in "dx"]
+            data = [
+                f for f in (section.index[f"{relative}/{name}"] for name in files) if section.kinds[f] in "dx"
+            ]
             if len(data) <= _LISTED_FILES and sum(section.sizes[f] for f in data) <= _LISTED_BYTES:
                 for file in data:
                     self._fill_quietly(section, file)
@@ -384,7 +398,11 @@ class SiteTree:
             names |= dict.fromkeys(folders, True) | dict.fromkeys(files, False)
         start = self.prefix + (relative and relative + "/")
         # What was materialised and is not there was removed by this process.
-        return [(name, kind) for name, kind in names.items() if not present(name) and start + name not in self._good]
+        return [
+            (name, kind)
+            for name, kind in names.items()
+            if not present(name) and start + name not in self._good
+        ]
 
     def modules_in(self, relative: str) -> list[tuple[str, bool]]:
         """Return (name, is package) for each module of the environment in a folder."""

@@ -48,6 +48,7 @@ class Wrapper:
         return self.__qualname__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the first argument's file be there, and call the original."""
         paths = self._paths
         path = args[0] if args else kwargs.get(self.parameter)
         if path.__class__ is not str or paths.mark in path or paths.inside or "dir_fd" in kwargs:
@@ -56,7 +57,9 @@ class Wrapper:
                 args, kwargs = self._with(other, args, kwargs)
         return self._call(*args, **kwargs)
 
-    def _with(self, other: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _with(
+        self, other: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments with another first one."""
         if args:
             return (other, *args[1:]), kwargs
@@ -73,6 +76,7 @@ class Stat(Wrapper):
     """``os.stat`` and ``os.lstat``: while a package scans for files, the index answers."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a status from the index or the disk."""
         paths = self._paths
         path = args[0] if args else kwargs.get(self.parameter)
         if path.__class__ is not str or paths.mark in path or paths.inside or "dir_fd" in kwargs:
@@ -90,6 +94,7 @@ class Move(Wrapper):
     parameter = "src"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Move, and leave the target as it is from now on."""
         source = args[0] if args else kwargs.get("src")
         target = args[1] if len(args) > 1 else kwargs.get("dst")
         self._paths.there(source, kwargs.get("src_dir_fd"))
@@ -108,6 +113,7 @@ class Link(Wrapper):
     parameter = "src"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Make both ends be there, and call the original."""
         self._paths.there(args[0] if args else kwargs.get("src"), kwargs.get("src_dir_fd"))
         self._paths.there(args[1] if len(args) > 1 else kwargs.get("dst"), kwargs.get("dst_dir_fd"))
         return self._call(*args, **kwargs)
@@ -117,6 +123,7 @@ class Chdir(Wrapper):
     """``os.chdir`` and ``os.fchdir``: from inside the tree, relative paths are in it."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Change the folder, and look where that is."""
         try:
             return super().__call__(*args, **kwargs)
         finally:
@@ -127,6 +134,7 @@ class Listdir(Wrapper):
     """``os.listdir``: what is there, then what is pending."""
 
     def __call__(self, path: Any = None) -> Any:
+        """Return the names."""
         relative = self._paths.folder(path)
         if relative is None:
             return self._call(path)
@@ -146,6 +154,7 @@ class Scandir(Wrapper):
     """``os.scandir``: what is there, then what is pending."""
 
     def __call__(self, path: Any = None) -> Any:
+        """Return an iterator of entries."""
         relative = self._paths.folder(path)
         if relative is None:
             return self._call(path)
@@ -164,6 +173,7 @@ class Run(Wrapper):
     """``os.execv``, ``os.posix_spawn`` and their like: the program, and files that its arguments name."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Make what the command line names be there, and call the original."""
         for argument in (args[0], *(args[1] if len(args) > 1 else kwargs.get("argv", ()))):
             self._paths.mentioned(argument)
         return self._call(*args, **kwargs)
@@ -175,6 +185,7 @@ class Command(Wrapper):
     parameter = "command"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Make what the command names be there, and call the original."""
         self._paths.mentioned(args[0] if args else kwargs.get("command"))
         return self._call(*args, **kwargs)
 
@@ -183,6 +194,7 @@ class ForkExec(Wrapper):
     """``_posixsubprocess.fork_exec``, below ``subprocess.Popen``."""
 
     def __call__(self, *args: Any) -> Any:
+        """Make what the command line names be there, and call the original."""
         # Its first parameters are the same in all versions: arguments, paths to try, …, the folder to be in.
         for argument in (*args[0], *args[1]):
             self._paths.mentioned(argument)
@@ -196,6 +208,7 @@ class Connect(Wrapper):
     parameter = "database"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the database be there, and call the original."""
         database = args[0] if args else kwargs.get("database")
         if isinstance(database, str) and database.startswith("file:"):
             from urllib.parse import unquote, urlsplit

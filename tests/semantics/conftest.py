@@ -82,7 +82,8 @@ DEMO = {
             def method(self, a: int = 3) -> int:
                 return a + x
         ''',
-    "demo/__main__.py": "import sys\nimport demo\nprint('main', sys.argv[1:], __file__ == sys.argv[0], demo.x)\n",
+    "demo/__main__.py": "import sys\nimport demo\n"
+    "print('main', sys.argv[1:], __file__ == sys.argv[0], demo.x)\n",
     "demo/sub/__init__.py": "",
     "demo/sub/late.py": "from demo import Thing\nprint_name = __name__\n",
     "demo/sub/text.txt": "sub text",
@@ -102,7 +103,8 @@ DEMO = {
                 self.assertEqual(__import__("demo").x, 1)
         """,
     "demo/broken.py": "def f(:\n",
-    "demo/raises.py": "import os\nif os.environ.get('DEMO_RAISES'):\n    raise RuntimeError('once')\nfine = True\n",
+    "demo/raises.py": "import os\n"
+    "if os.environ.get('DEMO_RAISES'):\n    raise RuntimeError('once')\nfine = True\n",
     "single.py": "me = __file__\n",
     "demo-evil.pth": "import sys; sys.pth_ran = True\n",
     "bin/demo-tool": "#!python\nprint('tool')\n",
@@ -112,7 +114,10 @@ ENTRY_POINTS = "[console_scripts]\ndemo-tool = demo:Thing\n\n[demo.plugins]\none
 
 def dedented(files: Mapping[str, str | bytes]) -> dict[str, str | bytes]:
     """Return files with their texts dedented."""
-    return {path: textwrap.dedent(text).lstrip("\n") if isinstance(text, str) else text for path, text in files.items()}
+    return {
+        path: textwrap.dedent(text).lstrip("\n") if isinstance(text, str) else text
+        for path, text in files.items()
+    }
 
 
 @dataclass
@@ -215,13 +220,50 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeShelf:
     """The shelf of all tests."""
     shelf = MadeShelf(tmp_path_factory.mktemp("shelf"))
     extra = {"demo/data/archive.zip": _archive(), "demo/data/db.sqlite": _database(shelf.work)}
-    shelf.add("demo", "1.2", dedented({**DEMO, **extra}), requires=["left>=1", 'right; extra == "r"'], entry_points=ENTRY_POINTS)
-    shelf.add("left", "1.0", {"left/__init__.py": "import time\ntime.sleep(.05)\nimport right.part\nx = 1\n", "left/part.py": "y = 2\n"})
-    shelf.add("right", "2.0", {"right/__init__.py": "import time\ntime.sleep(.05)\nimport left.part\nx = 1\n", "right/part.py": "y = 2\n"})
-    shelf.add("nsp-a", "1", {"nsp/a.py": "a = 1\n", "nsp/data/a.txt": "a", "old/__init__.py": _OLD, "old/a.py": "a = 1\n"})
+    shelf.add(
+        "demo",
+        "1.2",
+        dedented({**DEMO, **extra}),
+        requires=["left>=1", 'right; extra == "r"'],
+        entry_points=ENTRY_POINTS,
+    )
+    shelf.add(
+        "left",
+        "1.0",
+        {
+            "left/__init__.py": "import time\ntime.sleep(.05)\nimport right.part\nx = 1\n",
+            "left/part.py": "y = 2\n",
+        },
+    )
+    shelf.add(
+        "right",
+        "2.0",
+        {
+            "right/__init__.py": "import time\ntime.sleep(.05)\nimport left.part\nx = 1\n",
+            "right/part.py": "y = 2\n",
+        },
+    )
+    shelf.add(
+        "nsp-a",
+        "1",
+        {"nsp/a.py": "a = 1\n", "nsp/data/a.txt": "a", "old/__init__.py": _OLD, "old/a.py": "a = 1\n"},
+    )
     shelf.add("nsp-b", "1", {"nsp/b.py": "b = 2\n", "nsp/data/b.txt": "b", "nsp/deep/c.py": "c = 3\n"})
-    shelf.add("shadowed", "1", {"shadowed/__init__.py": "whose = 'shelf'\n", "json.py": "whose = 'shelf'\n", "sitething.py": "whose = 'shelf'\n"})
-    for name, module in (("zstandard", "zstandard"), ("cachetools", "cachetools"), ("botocore", "botocore"), ("fsspec", "fsspec")):
+    shelf.add(
+        "shadowed",
+        "1",
+        {
+            "shadowed/__init__.py": "whose = 'shelf'\n",
+            "json.py": "whose = 'shelf'\n",
+            "sitething.py": "whose = 'shelf'\n",
+        },
+    )
+    for name, module in (
+        ("zstandard", "zstandard"),
+        ("cachetools", "cachetools"),
+        ("botocore", "botocore"),
+        ("fsspec", "fsspec"),
+    ):
         shelf.add(name, "0.0.1", {f"{module}/__init__.py": "__version__ = 'pinned'\n"})
     shelf.add("backports.zstd", "0.0.1", {"backports/zstd/__init__.py": "__version__ = 'pinned'\n"})
     if shutil.which("gcc"):

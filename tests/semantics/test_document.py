@@ -16,7 +16,9 @@ def paragraphs() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for part in PARTS:
         tree = ast.parse((Path(__file__).parent / f"test_{part}.py").read_text())
-        tests = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+        tests = [
+            node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        ]
         found[_flat(ast.get_docstring(tree) or "")] = [_flat(ast.get_docstring(node) or "") for node in tests]
     return found
 
@@ -34,7 +36,7 @@ def documented() -> dict[str, list[str]]:
             count += 1
             assert int(item[1]) == count, line
             found[last].append(item[2])
-    return found
+    return {heading: texts for heading, texts in found.items() if texts}
 
 
 def _flat(text: str) -> str:

@@ -6,21 +6,28 @@ from tests.semantics.conftest import World
 
 
 def test_open(world: World) -> None:
-    """A data file is opened, read, mapped and copied by its path, by all of the standard library's ways, as `str`, `bytes` or `os.PathLike`."""
+    """A data file is opened, read, mapped and copied by its path, by all of the standard library's ways, as
+    `str`, `bytes` or `os.PathLike`.
+    """
     world.both("""
         import codecs, io, mmap, pathlib, shutil, zipfile, linecache, tokenize, demo, fileinput, tempfile
         base = os.path.dirname(demo.__file__)
         print(open(base + "/data/x.txt").read(), open(file=base + "/sub/text.txt", mode="rb").read())
-        print(io.open(os.fsencode(base + "/data/nested/y.txt")).read(), codecs.open(base + "/stub.pyi", encoding="utf8").read())
-        print(pathlib.Path(base, "data/table.csv").read_text(), pathlib.Path(base, "script.py").open().readline())
-        with open(base + "/large.bin", "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        print(io.open(os.fsencode(base + "/data/nested/y.txt")).read(), codecs.open(base + "/stub.pyi",
+            encoding="utf8").read())
+        print(pathlib.Path(base, "data/table.csv").read_text(), pathlib.Path(base,
+            "script.py").open().readline())
+        with open(base + "/large.bin", "rb") as file, mmap.mmap(file.fileno(), 0,
+            prot=mmap.PROT_READ) as mapped:
             print(len(mapped), mapped[255])
         fd = os.open(base + "/data/db.sqlite", os.O_RDONLY)
-        print(os.read(fd, 6), os.fstat(fd).st_size == os.stat(fd).st_size == os.path.getsize(base + "/data/db.sqlite"))
+        print(os.read(fd, 6),
+            os.fstat(fd).st_size == os.stat(fd).st_size == os.path.getsize(base + "/data/db.sqlite"))
         print(open(fd, "rb").read(5))
         with zipfile.ZipFile(base + "/data/archive.zip") as archive:
             print(archive.read("text.txt"))
-        print(tokenize.open(base + "/tests/test_demo.py").readline(), linecache.getline(base + "/raises.py", 1))
+        print(tokenize.open(base + "/tests/test_demo.py").readline(), linecache.getline(base + "/raises.py",
+            1))
     """)
 
 
@@ -44,14 +51,19 @@ def test_open_from_below(world: World) -> None:
 
 
 def test_stat(world: World) -> None:
-    """`os.stat`, `os.access`, `os.path.exists`, `isfile`, `isdir`, `getsize` and `pathlib` say of each file and folder, touched or not, what they would say under pip."""
+    """`os.stat`, `os.access`, `os.path.exists`, `isfile`, `isdir`, `getsize` and `pathlib` say of each file
+    and folder, touched or not, what they would say under pip.
+    """
     world.both("""
         import pathlib, stat, demo
         base = os.path.dirname(demo.__file__)
-        for name in ("data/x.txt", "data/nested", "data/nested/y.txt", "large.bin", "nothing", "sub/late.py", "data/empty", ""):
+        for name in ("data/x.txt", "data/nested", "data/nested/y.txt", "large.bin", "nothing", "sub/late.py",
+            "data/empty", ""):
             path = os.path.join(base, name)
-            print(name, os.path.exists(path), os.path.isfile(path), os.path.isdir(path), os.access(path, os.R_OK))
-            print(os.path.lexists(path), os.path.islink(path), os.path.realpath(path), pathlib.Path(path).is_file())
+            print(name, os.path.exists(path), os.path.isfile(path), os.path.isdir(path), os.access(path,
+                os.R_OK))
+            print(os.path.lexists(path), os.path.islink(path), os.path.realpath(path),
+                pathlib.Path(path).is_file())
             if os.path.isfile(path):
                 print(os.path.getsize(path), stat.S_ISREG(os.stat(path).st_mode), os.lstat(path=path).st_size)
                 print(oct(pathlib.Path(path).stat().st_mode))
@@ -63,36 +75,46 @@ def test_modes(world: World) -> None:
     out = world.run("""
         import subprocess
         tool = os.path.join(ROOT, "bin", "demo-tool")
-        print(subprocess.check_output([tool], text=True).strip(), os.access(tool, os.X_OK), open(tool).readline()[2:].strip() == sys.executable)
+        print(subprocess.check_output([tool], text=True).strip(), os.access(tool, os.X_OK),
+            open(tool).readline()[2:].strip() == sys.executable)
     """)
     assert out == "tool True True"
 
 
 def test_list(world: World) -> None:
-    """`os.listdir`, `os.scandir`, `os.walk`, `os.fwalk`, `glob` and `pathlib` list every file and folder of a package, the ones that are not materialised too."""
+    """`os.listdir`, `os.scandir`, `os.walk`, `os.fwalk`, `glob` and `pathlib` list every file and folder of
+    a package, the ones that are not materialised too.
+    """
     world.both("""
         import glob, pathlib, demo
         base = os.path.dirname(demo.__file__)
         def plain(names):
-            return sorted(os.fsdecode(n).replace(base, "") for n in names if "__pycache__" not in os.fsdecode(n))
-        print(plain(os.listdir(base)), plain(os.listdir(os.fsencode(base))), plain(os.listdir(pathlib.Path(base))))
+            return sorted(os.fsdecode(n).replace(base,
+                "") for n in names if "__pycache__" not in os.fsdecode(n))
+        print(plain(os.listdir(base)), plain(os.listdir(os.fsencode(base))),
+            plain(os.listdir(pathlib.Path(base))))
         with os.scandir(base) as entries:
-            found = sorted((e.name, e.path, os.fspath(e), e.is_dir(), e.is_file(), e.is_symlink(), e.is_file(follow_symlinks=False)) for e in entries if e.name != "__pycache__")
+            found = sorted((e.name, e.path, os.fspath(e), e.is_dir(), e.is_file(), e.is_symlink(),
+                e.is_file(follow_symlinks=False)) for e in entries if e.name != "__pycache__")
         print(found)
-        print([(e.name, e.stat().st_size) for e in sorted(os.scandir(base), key=lambda e: e.name) if e.is_file()])
+        print([(e.name, e.stat().st_size) for e in sorted(os.scandir(base),
+            key=lambda e: e.name) if e.is_file()])
         for folder, folders, files in sorted(os.walk(base)):
             print(folder, plain(folders), plain(files)) if "__pycache__" not in folder else None
         lines = []
         for folder, folders, files, fd in os.fwalk(base):
             sizes = [os.stat(name, dir_fd=fd).st_size for name in sorted(files)]
-            lines.append((folder, plain(folders), plain(files), sizes)) if "__pycache__" not in folder else None
+            lines.append((folder, plain(folders), plain(files),
+                sizes)) if "__pycache__" not in folder else None
         print(sorted(lines))
         for pattern in ("*.py", "**/*.txt", "data/*", "*/*.py", "data/nested/y.txt", "d*/n*/*"):
             print(pattern, plain(glob.glob(os.path.join(base, pattern), recursive=True)))
-            print(plain(map(str, pathlib.Path(base).glob(pattern))), plain(map(str, pathlib.Path(base).rglob(pattern))))
+            print(plain(map(str, pathlib.Path(base).glob(pattern))), plain(map(str,
+                pathlib.Path(base).rglob(pattern))))
         print(plain(map(str, pathlib.Path(base).iterdir())), plain(glob.glob("*.py", root_dir=base)))
         fd = os.open(base, os.O_RDONLY)
-        print(plain(os.listdir(fd)), plain(e.name for e in os.scandir(fd)), open(os.open("stub.pyi", os.O_RDONLY, dir_fd=fd)).read())
+        print(plain(os.listdir(fd)), plain(e.name for e in os.scandir(fd)), open(os.open("stub.pyi",
+            os.O_RDONLY, dir_fd=fd)).read())
     """)
 
 
@@ -110,15 +132,20 @@ def test_copytree(world: World) -> None:
     world.both("""
         import filecmp, shutil, demo, subprocess
         shutil.rmtree("copy", ignore_errors=True)
-        shutil.copytree(os.path.dirname(demo.__file__), "copy/demo", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(os.path.dirname(demo.__file__), "copy/demo",
+            ignore=shutil.ignore_patterns("__pycache__"))
         print(sorted(os.path.join(f, n) for f, _, names in os.walk("copy") for n in names))
-        print(open("copy/demo/large.bin", "rb").read() == open(os.path.dirname(demo.__file__) + "/large.bin", "rb").read())
-        print(subprocess.check_output([sys.executable, "-c", "import demo; print(demo.x, demo.__file__)"], cwd="copy", text=True).replace(os.getcwd(), ""))
+        print(open("copy/demo/large.bin", "rb").read() == open(os.path.dirname(demo.__file__) + "/large.bin",
+            "rb").read())
+        print(subprocess.check_output([sys.executable, "-c", "import demo; print(demo.x, demo.__file__)"],
+            cwd="copy", text=True).replace(os.getcwd(), ""))
     """)
 
 
 def test_relative_paths(world: World) -> None:
-    """After `os.chdir` into a package relative paths work; so do paths with `..` in them, relative paths from outside, and paths from the descriptor of a folder."""
+    """After `os.chdir` into a package relative paths work; so do paths with `..` in them, relative paths
+    from outside, and paths from the descriptor of a folder.
+    """
     world.both("""
         import glob, demo
         base = os.path.dirname(demo.__file__)
@@ -126,9 +153,11 @@ def test_relative_paths(world: World) -> None:
         print(open(os.path.relpath(base + "/data/table.csv")).read())
         start = os.getcwd()
         os.chdir(base)
-        print(open("stub.pyi").read(), os.path.exists("data/empty"), sorted(set(os.listdir("data"))), os.path.getsize("large.bin"))
+        print(open("stub.pyi").read(), os.path.exists("data/empty"), sorted(set(os.listdir("data"))),
+            os.path.getsize("large.bin"))
         os.chdir("sub")
-        print(open("text.txt").read(), sorted(n for n in os.listdir() if n != "__pycache__"), glob.glob("../data/*.csv"))
+        print(open("text.txt").read(), sorted(n for n in os.listdir() if n != "__pycache__"),
+            glob.glob("../data/*.csv"))
         os.chdir(start)
         print(os.path.exists("stub.pyi"))
     """)
@@ -142,7 +171,8 @@ def test_symlinked_cache(world: World) -> None:
         """
         import demo
         inside = os.path.relpath(demo.__file__, os.path.realpath("../link"))
-        print(open(os.path.join("../link", os.path.dirname(inside), "data/x.txt")).read(), "real" in demo.__file__)
+        print(open(os.path.join("../link", os.path.dirname(inside), "data/x.txt")).read(),
+            "real" in demo.__file__)
         """,
         prelude=world.install(cache=str(world.folder / "link")),
     )
@@ -150,7 +180,9 @@ def test_symlinked_cache(world: World) -> None:
 
 
 def test_written_data(world: World) -> None:
-    """A program can write into a package's folder, over its files too, rename, make folders and remove: it sees what it did. The next process finds the package's own files whole again, and what else was written."""
+    """A program can write into a package's folder, over its files too, rename, make folders and remove: it
+    sees what it did. The next process finds the package's own files whole again, and what else was written.
+    """
     world.both("""
         import pathlib, demo
         base = pathlib.Path(demo.__file__).parent
@@ -172,29 +204,39 @@ def test_written_data(world: World) -> None:
     """)
     change = "import demo; open(os.path.dirname(demo.__file__) + '/data/x.txt', 'w').write('mine')"
     world.run(change + "\nopen(os.path.dirname(demo.__file__) + '/kept.txt', 'w').write('kept')")
-    assert world.run("""
+    assert (
+        world.run("""
         import demo
-        print([open(os.path.join(os.path.dirname(demo.__file__), name)).read() for name in ("data/x.txt", "kept.txt")])
-    """) == "['x\\n', 'kept']"
+        print([open(os.path.join(os.path.dirname(demo.__file__), name)).read() for name in ("data/x.txt",
+            "kept.txt")])
+    """)
+        == "['x\\n', 'kept']"
+    )
 
 
 def test_functions_are_themselves(world: World) -> None:
-    """The wrapped functions look like the originals: name, signature, `repr`, pickling, copying, membership in `os.supports_fd`, use as a class attribute, keyword arguments, their errors."""
+    """The wrapped functions look like the originals: name, signature, `repr`, pickling, copying, membership
+    in `os.supports_fd`, use as a class attribute, keyword arguments, their errors.
+    """
     world.both("""
         import copy, inspect, pickle, shutil, io
         for function in (open, os.stat, os.listdir, os.scandir, os.rename, os.open, os.access):
-            print(function.__name__, function, str(inspect.signature(function)).split(",")[0], callable(function))
+            print(function.__name__, function, str(inspect.signature(function)).split(",")[0],
+                callable(function))
             print(pickle.loads(pickle.dumps(function)) is function, copy.deepcopy(function) is function)
-        print(open is io.open, os.stat in os.supports_fd, os.open in os.supports_dir_fd, shutil.rmtree.avoids_symlink_attacks)
+        print(open is io.open, os.stat in os.supports_fd, os.open in os.supports_dir_fd,
+            shutil.rmtree.avoids_symlink_attacks)
         class Class:
             opener, status = open, os.stat
         print(Class().status(path=".").st_mode == os.stat(".").st_mode)
-        for call in (lambda: open(), lambda: open("nothing-there"), lambda: os.stat(1.5), lambda: os.listdir(object()), lambda: open("x\\0")):
+        for call in (lambda: open(), lambda: open("nothing-there"), lambda: os.stat(1.5),
+            lambda: os.listdir(object()), lambda: open("x\\0")):
             try:
                 call()
             except Exception as error:
                 print(type(error), error)
-        print(sorted(os.listdir(path=".")) == sorted(os.listdir()) == sorted(e.name for e in os.scandir()), os.stat(0).st_mode == os.fstat(0).st_mode)
+        print(sorted(os.listdir(path=".")) == sorted(os.listdir()) == sorted(e.name for e in os.scandir()),
+            os.stat(0).st_mode == os.fstat(0).st_mode)
     """)
 
 
@@ -203,17 +245,21 @@ def test_captured_before(world: World) -> None:
     out = world.run(
         """
         import demo
-        print(mine(os.path.dirname(demo.__file__) + "/data/x.txt").read(), status(os.path.dirname(demo.__file__) + "/stub.pyi").st_size)
+        print(mine(os.path.dirname(demo.__file__) + "/data/x.txt").read(),
+            status(os.path.dirname(demo.__file__) + "/stub.pyi").st_size)
         print(sorted(p.name for p in pathlib.Path(demo.__file__).parent.joinpath("data").glob("*.csv")))
         print(pathlib.Path(demo.__file__).parent.joinpath("data/nested/y.txt").read_text())
         """,
-        prelude="import pathlib, glob, tarfile, tempfile, shutil, logging\nfrom os import stat as status\nmine = open\n" + world.install(),
+        prelude="import pathlib, glob, tarfile, tempfile, shutil, logging\n"
+        "from os import stat as status\nmine = open\n" + world.install(),
     )
     assert out == "x\n 7\n['table.csv']\ny"
 
 
 def test_c_code(world: World) -> None:
-    """C code that opens a file by itself finds what is materialised: a package's small data files from its import on, and what Python code has looked at. For the rest it gets a loud `ENOENT`, never zeros."""
+    """C code that opens a file by itself finds what is materialised: a package's small data files from its
+    import on, and what Python code has looked at. For the rest it gets a loud `ENOENT`, never zeros.
+    """
     out = world.run("""
         import ctypes, demo, left, right
         libc = ctypes.CDLL(None, use_errno=True)
@@ -231,14 +277,17 @@ def test_c_code(world: World) -> None:
 
 
 def test_commands(world: World) -> None:
-    """A program started with `subprocess`, `os.system` or `os.posix_spawn` finds the files of the environment that its command line names, itself included."""
+    """A program started with `subprocess`, `os.system` or `os.posix_spawn` finds the files of the
+    environment that its command line names, itself included.
+    """
     world.both("""
         import subprocess, demo
         base = os.path.dirname(demo.__file__)
         print(subprocess.check_output([sys.executable, base + "/script.py", "a"], text=True))
         print(subprocess.check_output(["cat", base + "/data/x.txt"], text=True))
         print(subprocess.check_output(f"cat {base}/data/nested/y.txt | tr y z", shell=True, text=True))
-        print(subprocess.check_output(["cat", "stub.pyi"], cwd=base, text=True) if os.path.exists(base + "/stub.pyi") else "")
+        print(subprocess.check_output(["cat", "stub.pyi"], cwd=base,
+            text=True) if os.path.exists(base + "/stub.pyi") else "")
         sys.stdout.flush()
         os.system("cat '%s/data/table.csv'" % base)
         os.waitpid(os.posix_spawn("/bin/cat", ["cat", base + "/sub/text.txt"], os.environ), 0)

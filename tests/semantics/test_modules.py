@@ -6,7 +6,9 @@ from tests.semantics.conftest import World
 
 
 def test_attributes(world: World) -> None:
-    """A module's `__file__`, `__path__`, `__cached__`, `__package__`, `__doc__` and `__spec__` are those that it would have in site-packages, with the site tree's root in its place."""
+    """A module's `__file__`, `__path__`, `__cached__`, `__package__`, `__doc__` and `__spec__` are those
+    that it would have in site-packages, with the site tree's root in its place.
+    """
     world.both("""
         import importlib, importlib.util
         for name in ("demo", "demo.sub", "demo.sub.late", "single", "demo.__main__", "nsp", "nsp.a"):
@@ -23,7 +25,9 @@ def test_attributes(world: World) -> None:
 
 
 def test_loader(world: World) -> None:
-    """A module's loader is a `SourceFileLoader` (or the one for its kind) with the full interface: `get_code`, `get_source`, `get_data`, `get_filename`, `is_package`, `path`, `name`."""
+    """A module's loader is a `SourceFileLoader` (or the one for its kind) with the full interface:
+    `get_code`, `get_source`, `get_data`, `get_filename`, `is_package`, `path`, `name`.
+    """
     world.both("""
         import demo, demo.sub.late, importlib.machinery as m
         for module in (demo, demo.sub, demo.sub.late):
@@ -41,7 +45,9 @@ def test_loader(world: World) -> None:
 
 
 def test_source(world: World) -> None:
-    """`inspect.getsource`, `getsourcefile`, `getfile` and `linecache` find the source of modules, classes and functions, and `co_filename` is `__file__`."""
+    """`inspect.getsource`, `getsourcefile`, `getfile` and `linecache` find the source of modules, classes
+    and functions, and `co_filename` is `__file__`.
+    """
     world.both("""
         import inspect, linecache, demo
         print(inspect.getsource(demo.fail), inspect.getsource(demo.Thing), inspect.getsource(demo)[:10])
@@ -73,7 +79,10 @@ def test_uncaught(world: World) -> None:
 def test_warnings(world: World) -> None:
     """A warning names the package's file and line, and shows the line."""
     ran = world.start("import demo\ndemo.warn()")
-    assert 'demo/__init__.py:12: UserWarning: careful\n  warnings.warn("careful")  # the line of warn' in ran.stderr
+    assert (
+        'demo/__init__.py:12: UserWarning: careful\n  warnings.warn("careful")  # the line of warn'
+        in ran.stderr
+    )
 
 
 def test_syntax_error(world: World) -> None:
@@ -87,7 +96,9 @@ def test_syntax_error(world: World) -> None:
 
 
 def test_missing(world: World) -> None:
-    """A module that the environment does not have is the usual `ModuleNotFoundError`, also inside a package that it has."""
+    """A module that the environment does not have is the usual `ModuleNotFoundError`, also inside a package
+    that it has.
+    """
     world.both("""
         for name in ("nowhere_to_be_found", "demo.nowhere", "nsp.nowhere", "single.x"):
             try:
@@ -98,7 +109,9 @@ def test_missing(world: World) -> None:
 
 
 def test_reload(world: World) -> None:
-    """`importlib.reload` runs a module again in the same object; if the process has changed the module's file, it runs what stands there now."""
+    """`importlib.reload` runs a module again in the same object; if the process has changed the module's
+    file, it runs what stands there now.
+    """
     world.both("""
         import importlib, demo
         demo.x = 5
@@ -155,7 +168,9 @@ def test_runpy(world: World) -> None:
 
 
 def test_own_loader(world: World) -> None:
-    """Code that loads a file of its package by path (`spec_from_file_location`, `SourceFileLoader`, a zip archive on `sys.path`) gets it."""
+    """Code that loads a file of its package by path (`spec_from_file_location`, `SourceFileLoader`, a zip
+    archive on `sys.path`) gets it.
+    """
     world.both("""
         import importlib.machinery, importlib.util, demo
         path = os.path.join(os.path.dirname(demo.__file__), "script.py")
@@ -173,7 +188,8 @@ def test_own_loader(world: World) -> None:
 
 def test_pkgutil(world: World) -> None:
     """`pkgutil.iter_modules` and `walk_packages` list a package's modules, and `iter_modules()` all."""
-    world.both("""
+    world.both(
+        """
         import pkgutil, demo, nsp
         print(sorted((i.name, i.ispkg) for i in pkgutil.iter_modules(demo.__path__)))
         names = [i.name for i in pkgutil.walk_packages(demo.__path__, "demo.", onerror=lambda name: None)]
@@ -183,7 +199,8 @@ def test_pkgutil(world: World) -> None:
         everything = {i.name for i in pkgutil.iter_modules()}
         print({"demo", "single", "left", "nsp"} & everything)
         print(pkgutil.resolve_name("demo.sub.late:Thing").__name__)
-    """.replace("print({", "print(sorted({").replace("& everything)", "& everything))"))
+    """.replace("print({", "print(sorted({").replace("& everything)", "& everything))")
+    )
 
 
 def test_pickle(world: World) -> None:
@@ -207,7 +224,8 @@ def test_written_module(world: World) -> None:
     """A module that a program writes into a package's folder, or into the root, can be imported."""
     world.both("""
         import importlib, demo
-        for path, name in ((demo.__path__[0] + "/made_x.py", "demo.made_x"), (ROOT + "/made_top.py", "made_top")):
+        for path, name in ((demo.__path__[0] + "/made_x.py", "demo.made_x"), (ROOT + "/made_top.py",
+            "made_top")):
             with open(path, "w") as file:
                 file.write("made = __file__")
             importlib.invalidate_caches()
@@ -221,7 +239,8 @@ def test_pth(world: World) -> None:
     out = world.run("""
         import demo, subprocess
         child = "import sys; print(hasattr(sys, 'pth_ran'))"
-        print(hasattr(sys, "pth_ran"), subprocess.check_output([sys.executable, "-c", child], text=True).strip())
+        print(hasattr(sys, "pth_ran"), subprocess.check_output([sys.executable, "-c", child],
+            text=True).strip())
         print(open(os.path.join(ROOT, "demo-evil.pth")).read().split(";")[0])
     """)
     assert out == "False False\nimport sys"
@@ -242,7 +261,9 @@ def test_failed_import(world: World) -> None:
 
 
 def test_failed_fetch(world: World) -> None:
-    """When the shelf cannot be read the import raises an `ImportError` of ours, never `ModuleNotFoundError`; once it can be read again the import succeeds."""
+    """When the shelf cannot be read the import raises an `ImportError` of ours, never
+    `ModuleNotFoundError`; once it can be read again the import succeeds.
+    """
     out = world.run("""
         import pathlib
         packs = list(pathlib.Path(env.shelf.partition("://")[2]).glob("packages/single*/**/pack-*"))

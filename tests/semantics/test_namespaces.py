@@ -9,16 +9,20 @@ from tests.support.shelves import metadata, write_tree
 
 
 def test_namespace(world: World) -> None:
-    """A namespace package (PEP 420) has the portions of all distributions and of local folders, also of a folder that comes on `sys.path` later."""
+    """A namespace package (PEP 420) has the portions of all distributions and of local folders, also of a
+    folder that comes on `sys.path` later.
+    """
     write_tree(world.handler, {"nsp/local.py": "d = 4\n"})
     write_tree(world.folder / "later", {"nsp/late.py": "e = 5\n"})
     world.both("""
         import nsp, nsp.a, nsp.b, nsp.deep.c, nsp.local, importlib
-        print(nsp.a.a, nsp.b.b, nsp.deep.c.c, nsp.local.d, type(nsp.__path__).__name__, getattr(nsp, "__file__", None))
+        print(nsp.a.a, nsp.b.b, nsp.deep.c.c, nsp.local.d, type(nsp.__path__).__name__, getattr(nsp,
+            "__file__", None))
         print([p.replace(os.getcwd(), ".") for p in nsp.__path__])
         sys.path.append(os.path.abspath("../later"))
         import nsp.late
-        print(nsp.late.e, len(list(nsp.__path__)), type(nsp.__loader__).__name__, nsp.__spec__.loader is not None)
+        print(nsp.late.e, len(list(nsp.__path__)), type(nsp.__loader__).__name__,
+            nsp.__spec__.loader is not None)
     """)
 
 
@@ -34,10 +38,17 @@ def test_extend_path(world: World) -> None:
 
 
 def test_who_wins(world: World) -> None:
-    """For modules: the standard library first, then the handler's folder and what `PYTHONPATH` or the program has put on `sys.path` before, then the shelf, then site-packages."""
-    write_tree(world.handler, {"left/__init__.py": "whose = 'handler'\n", "right.txt": "", "shadowed/data.txt": ""})
+    """For modules: the standard library first, then the handler's folder and what `PYTHONPATH` or the
+    program has put on `sys.path` before, then the shelf, then site-packages.
+    """
+    write_tree(
+        world.handler, {"left/__init__.py": "whose = 'handler'\n", "right.txt": "", "shadowed/data.txt": ""}
+    )
     write_tree(world.folder / "path", {"right.py": "whose = 'path'\n"})
-    write_tree(world.folder / "site-packages", {"sitething.py": "whose = 'site'\n", "siteonly.py": "whose = 'site'\n"})
+    write_tree(
+        world.folder / "site-packages",
+        {"sitething.py": "whose = 'site'\n", "siteonly.py": "whose = 'site'\n"},
+    )
     out = world.run(
         """
         import json, left, right, shadowed, sitething, siteonly
@@ -54,12 +65,21 @@ def test_who_wins(world: World) -> None:
 def test_who_wins_metadata(world: World) -> None:
     """The order is the same for metadata and for namespace portions, and in children."""
     write_tree(world.handler, {**metadata("left", "9"), "nsp/a.py": "a = 'handler'\n"})
-    write_tree(world.folder / "site-packages", {**metadata("right", "9"), **metadata("only", "9"), "nsp/b.py": "b = 'site'\n", "nsp/s.py": "s = 'site'\n"})
+    write_tree(
+        world.folder / "site-packages",
+        {
+            **metadata("right", "9"),
+            **metadata("only", "9"),
+            "nsp/b.py": "b = 'site'\n",
+            "nsp/s.py": "s = 'site'\n",
+        },
+    )
     out = world.run(
         """
         code = '''
         import importlib.metadata as m, json, nsp.a, nsp.b, nsp.s
-        print(json.dumps([m.version("left"), m.version("right"), m.version("only"), nsp.a.a, nsp.b.b, nsp.s.s]))
+        print(json.dumps([m.version("left"), m.version("right"), m.version("only"), nsp.a.a, nsp.b.b,
+            nsp.s.s]))
         '''.replace("    ", "").strip()
         exec(code)
         import subprocess
@@ -78,11 +98,14 @@ def test_shadow_is_no_package(world: World) -> None:
 
 
 def test_conflicting_pins(world: World) -> None:
-    """What the runtime needs for itself it never puts into `sys.modules` under its public name; a pinned `zstandard`, `cachetools`, `botocore`, `backports.zstd` or `fsspec` is what the handler gets."""
+    """What the runtime needs for itself it never puts into `sys.modules` under its public name; a pinned
+    `zstandard`, `cachetools`, `botocore`, `backports.zstd` or `fsspec` is what the handler gets.
+    """
     out = world.run("""
         import single, demo
         open(os.path.join(os.path.dirname(demo.__file__), "large.bin"), "rb").close()
-        names = ("zstandard", "cachetools", "botocore", "boto3", "fsspec", "s3fs", "backports", "backports.zstd", "urllib3")
+        names = ("zstandard", "cachetools", "botocore", "boto3", "fsspec", "s3fs", "backports",
+            "backports.zstd", "urllib3")
         print([name for name in names if name in sys.modules], cloudimport.stats()["bytes_fetched"] > 0)
         import zstandard, cachetools, botocore, fsspec, backports.zstd
         print({m.__version__ for m in (zstandard, cachetools, botocore, fsspec, backports.zstd)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +13,9 @@ from tests.support.shelves import write_tree
 
 
 def test_subprocess(world: World) -> None:
-    """A child interpreter started with `sys.executable` (a script, `-c`, `-m`) imports from the environment as its parent does."""
+    """A child interpreter started with `sys.executable` (a script, `-c`, `-m`) imports from the environment
+    as its parent does.
+    """
     world.both("""
         import subprocess
         os.environ["PYTHONPATH"] = os.environ["PYTHONPATH"] if "CLOUDIMPORT_CHILD" in os.environ else ROOT
@@ -25,7 +26,9 @@ def test_subprocess(world: World) -> None:
         print(child("-m", "demo.script"), child("-m", "unittest", "demo.tests.test_demo"))
         open("child.py", "w").write("import single; print(single.me)")
         print(child("child.py"))
-        print(child("-c", "import subprocess, sys; print(subprocess.check_output([sys.executable, '-c', 'import single; print(single.me)'], text=True))"))
+        print(child("-c",
+            "import subprocess, sys; command = [sys.executable, '-c', 'import single; print(single.me)'];"
+            "print(subprocess.check_output(command, text=True))"))
     """)
 
 
@@ -41,8 +44,16 @@ def test_command_line_module(world: World) -> None:
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_multiprocessing(world: World, method: str) -> None:
-    """Workers of `multiprocessing` (spawn, forkserver, fork), `Pool` and `ProcessPoolExecutor` import from the environment, wherever the parent calls `install()` and whatever folder it runs in."""
-    write_tree(world.handler, {"work.py": "def f(n):\n    import demo.sub.late, os\n    return n + demo.x, demo.__file__, os.getpid()\n"})
+    """Workers of `multiprocessing` (spawn, forkserver, fork), `Pool` and `ProcessPoolExecutor` import from
+    the environment, wherever the parent calls `install()` and whatever folder it runs in.
+    """
+    write_tree(
+        world.handler,
+        {
+            "work.py": "def f(n):\n    import demo.sub.late, os\n"
+            "    return n + demo.x, demo.__file__, os.getpid()\n"
+        },
+    )
     guard = """
     import multiprocessing, concurrent.futures, demo, work
     if __name__ == "__main__":
@@ -52,13 +63,16 @@ def test_multiprocessing(world: World, method: str) -> None:
             found = pool.map(work.f, range(4))
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
             found.append(executor.submit(work.f, 4).result())
-        print([n for n, _, _ in found], {{path == demo.__file__ for _, path, _ in found}}, os.getpid() in {{pid for _, _, pid in found}})
+        print([n for n, _, _ in found], {{path == demo.__file__ for _, path, _ in found}},
+            os.getpid() in {{pid for _, _, pid in found}})
     """
     assert world.run(guard.format(method=method)) == "[1, 2, 3, 4, 5] {True} False"
 
 
 def test_main_installs_in_spawned_child(world: World) -> None:
-    """A main module that calls `install()` without a guard, as a handler does, works in spawned workers too: there `install()` finds the same files as in the parent, else it gives what the parent installed."""
+    """A main module that calls `install()` without a guard, as a handler does, works in spawned workers
+    too: there `install()` finds the same files as in the parent, else it gives what the parent installed.
+    """
     world.handler.mkdir(exist_ok=True)
     shutil.copy(world.shelf.lock, world.handler / "cloudimport.lock")
     (world.folder / "elsewhere").mkdir()
@@ -76,17 +90,24 @@ def test_main_installs_in_spawned_child(world: World) -> None:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 print(pool.map(f, [1]))
     """
-    out = world.start(code.format(elsewhere=str(world.folder / "elsewhere")), prelude="", env={"CLOUDIMPORT_CACHE": str(world.cache)})
+    out = world.start(
+        code.format(elsewhere=str(world.folder / "elsewhere")),
+        prelude="",
+        env={"CLOUDIMPORT_CACHE": str(world.cache)},
+    )
     assert out.ok() == "[(2, True)]\n[(2, True)]"
 
 
 def test_sitecustomize(world: World) -> None:
-    """An existing `sitecustomize` still runs in children, and can import from the environment; `sys.path` of a child has no folder of ours but the site tree."""
+    """An existing `sitecustomize` still runs in children, and can import from the environment; `sys.path`
+    of a child has no folder of ours but the site tree.
+    """
     write_tree(world.folder / "custom", {"sitecustomize.py": "import single, sys\nsys.custom = single.me\n"})
     out = world.run(
         """
         import subprocess
-        code = "import sys, sitecustomize; print(sys.custom.endswith('single.py'), sitecustomize.__file__, [p for p in sys.path if 'cloudimport/site' in p])"
+        code = "import sys, sitecustomize; print(sys.custom.endswith('single.py'), sitecustomize.__file__,"
+        code += "[p for p in sys.path if 'cloudimport/site' in p])"
         print(subprocess.check_output([sys.executable, "-c", code], text=True).strip())
         """,
         prelude="import sys\nsys.modules['single'] = sys\n" + world.install(),
@@ -97,13 +118,17 @@ def test_sitecustomize(world: World) -> None:
 
 def test_other_interpreters(world: World) -> None:
     """A child of another Python version, or of another virtual environment, is left alone."""
-    candidates = [*Path("/usr/bin").glob("python[23].[0-9]*"), *(Path.home() / ".pyenv/versions").glob("*/bin/python")]
+    candidates = [
+        *Path("/usr/bin").glob("python[23].[0-9]*"),
+        *(Path.home() / ".pyenv/versions").glob("*/bin/python"),
+    ]
     found = [str(p) for p in sorted(candidates) if not p.name.endswith("config") and str(p) != sys.executable]
     if not found:
         pytest.skip("there is no other interpreter")
     out = world.run(f"""
         import subprocess
-        code = "import sys; print('cloudimport' in sys.modules)\\ntry:\\n    import demo\\nexcept ImportError: print('alone')"
+        code = "import sys; print('cloudimport' in sys.modules)\\n"
+        code += "try:\\n    import demo\\nexcept ImportError: print('alone')"
         for python in {found!r}:
             done = subprocess.run([python, "-c", code], capture_output=True, text=True)
             print(done.stdout.split(), done.stderr)
@@ -112,7 +137,9 @@ def test_other_interpreters(world: World) -> None:
 
 
 def test_isolated_children(world: World) -> None:
-    """`-I`, `-E` and `-S` turn the environment off in a child, as they turn off `PYTHONPATH` or site-packages; so does a child's own environment without our variables."""
+    """`-I`, `-E` and `-S` turn the environment off in a child, as they turn off `PYTHONPATH` or
+    site-packages; so does a child's own environment without our variables.
+    """
     out = world.run("""
         import subprocess
         code = "import importlib.util; print(importlib.util.find_spec('demo'))"
@@ -124,7 +151,9 @@ def test_isolated_children(world: World) -> None:
 
 
 def test_fork(world: World) -> None:
-    """A forked child imports what its parent had not, also when other threads were importing at the moment of the fork; a connection is not shared with the parent."""
+    """A forked child imports what its parent had not, also when other threads were importing at the moment
+    of the fork; a connection is not shared with the parent.
+    """
     out = world.run("""
         import threading, time
         import single
@@ -150,7 +179,8 @@ def test_threads(world: World) -> None:
     """Many threads can import at once, and read data files at once; each module is executed once."""
     out = world.run("""
         import threading, collections
-        names = ["demo.sub.late", "single", "nsp.a", "nsp.b", "nsp.deep.c", "demo.raises", "demo.tests.test_demo", "zstandard"] * 5
+        names = ["demo.sub.late", "single", "nsp.a", "nsp.b", "nsp.deep.c", "demo.raises",
+            "demo.tests.test_demo", "zstandard"] * 5
         barrier, got = threading.Barrier(len(names)), collections.Counter()
         def work(name):
             barrier.wait()
@@ -179,12 +209,15 @@ def test_no_deadlock(world: World) -> None:
 
 
 def test_import_lock(world: World) -> None:
-    """A finder or path hook of somebody else's may read files of the environment while it looks for a module: waiting for the shelf never blocks the imports of other threads."""
+    """A finder or path hook of somebody else's may read files of the environment while it looks for a
+    module: waiting for the shelf never blocks the imports of other threads.
+    """
     out = world.run("""
         class Finder:
             def find_spec(self, name, path=None, target=None):
                 if name == "anything":
-                    print(len(open(os.path.join(ROOT, "demo", "large.bin"), "rb").read()), len(os.listdir(os.path.join(ROOT, "demo", "data"))))
+                    print(len(open(os.path.join(ROOT, "demo", "large.bin"), "rb").read()),
+                        len(os.listdir(os.path.join(ROOT, "demo", "data"))))
         sys.meta_path.insert(0, Finder())
         try:
             import anything
@@ -198,7 +231,9 @@ def test_import_lock(world: World) -> None:
 
 
 def test_at_exit(world: World) -> None:
-    """Imports and data files work in `atexit` functions, in threads that outlive the main one, and in `__del__` at shutdown (as far as Python lets anything be imported then)."""
+    """Imports and data files work in `atexit` functions, in threads that outlive the main one, and in
+    `__del__` at shutdown (as far as Python lets anything be imported then).
+    """
     out = world.run("""
         import atexit, threading, time
         def late():

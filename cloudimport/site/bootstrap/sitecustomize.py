@@ -1,8 +1,11 @@
-"""Runs at the start of a child interpreter: installs the parent's environment, then runs the next sitecustomize.
+"""Runs when a child interpreter starts: installs the parent's environment, runs the next sitecustomize.
 
 This folder stands on PYTHONPATH of children only (see cloudimport/site/children.py). It takes
-itself off ``sys.path`` again, so that the child's path is what it would be without us.
+itself off ``sys.path`` again, so that the child's path is what it would be without us. A child may
+be any Python: what stands here is valid in 2.7 and has no annotations.
 """
+
+# mypy: ignore-errors
 
 import os
 import sys
