@@ -17,6 +17,7 @@ from cloudimport.format.layout import BuildPointer, Layout
 from cloudimport.format.records import Extents, Ref, canonical, sha256
 from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
+from cloudimport.sources.record import read_record
 from shelf_tools.collect import code_file
 from shelf_tools.compressing import compress
 from shelf_tools.indexing import Built
@@ -29,25 +30,6 @@ _LEVEL = 19
 
 class ConflictError(CloudImportError):
     """The shelf has other content for the same build: the same wheel never gives that."""
-
-
-def read_record(source: Source, key: str, ref: Ref) -> bytes:
-    """Return the plain bytes of a record object. Raises a FetchError; CorruptError if they are damaged."""
-    stored = source.read(key)
-    try:
-        data = codec.decompress(stored, ref.size)
-        actual = sha256(data)
-    except FormatError as error:
-        data, actual = b"", str(error)
-    if actual != ref.digest:
-        raise CorruptError(
-            f"{source.url}/{key} is damaged: expected sha256 {ref.digest}, got {actual}",
-            key=key,
-            package=keys.package_of(key),
-            expected=ref.digest,
-            actual=actual,
-        )
-    return data
 
 
 def write_record(store: Store, key: str, data: bytes) -> Ref:

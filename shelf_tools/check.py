@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Dependency
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from cloudimport.errors import ConfigurationError
@@ -132,11 +131,12 @@ class _Checker:
         first = f"{self._target.python[0]}.{self._target.python[1]}"
         try:
             wanted = SpecifierSet(content.requires_python)
-        except InvalidSpecifier:
-            self.notes.append(f"{pin}: Requires-Python {content.requires_python!r} cannot be read")
+            versions = (f"{first}.0", python_full_version(self._target))
+            fits = any(wanted.contains(version, prereleases=True) for version in versions)
+        except ValueError:  # InvalidSpecifier, and a number that is too long for int()
+            self.notes.append(f"{pin}: Requires-Python {content.requires_python[:200]!r} cannot be read")
             return
-        versions = (f"{first}.0", python_full_version(self._target))
-        if not any(wanted.contains(version, prereleases=True) for version in versions):
+        if not fits:
             self.missing.append(Missing(f"Python {content.requires_python}", str(pin), first))
 
     def _dependency(self, line: str, pin: Pin, extra: str) -> None:
@@ -145,12 +145,15 @@ class _Checker:
             marker = str(wanted.marker or "")
             if not holds(marker, self._target, extra) or (extra and holds(marker, self._target)):
                 return  # not on this target, or needed without the extra as well
-        except (InvalidRequirement, ConfigurationError) as error:
-            said = str(error).strip().splitlines()[0] if isinstance(error, InvalidRequirement) else str(error)
-            self.notes.append(f"{pin}: its dependency {line!r} is left unchecked: {said}")
+            found = self._pins.get(canonicalize_name(wanted.name))
+            fits = found is not None and wanted.specifier.contains(found.version, prereleases=True)
+        except (ConfigurationError, ValueError, RecursionError) as error:
+            # ValueError: InvalidRequirement, and numbers that are too long for int(); RecursionError:
+            # parentheses without end.
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.notes.append(f"{pin}: its dependency {line[:200]!r} is left unchecked: {said[:300]}")
             return
-        found = self._pins.get(canonicalize_name(wanted.name))
-        if found is None or not wanted.specifier.contains(found.version, prereleases=True):
+        if not fits:
             by = f"{pin.name}[{extra}]=={pin.version}" if extra else str(pin)
             self.missing.append(Missing(_shown(wanted), by, found.version if found else None))
         if found is not None:

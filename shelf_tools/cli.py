@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 import cloudimport
 from cloudimport.errors import CloudImportError
@@ -99,14 +100,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(options, url, environ, out, err)
     except CloudImportError as error:
         for line in str(error).splitlines():
-            err.print(f"shelf: error: {line}", markup=False)
+            _say(err, f"shelf: error: {line}")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        err.print(f"shelf: error: {where}{error.strerror or error}", markup=False)
+        _say(err, f"shelf: error: {where}{error.strerror or error}")
     except KeyboardInterrupt:
         err.print("shelf: interrupted; nothing half-done is visible, run it again to go on", markup=False)
         return 130
     return 1
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(_printable(text), markup=False)
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` without what steers a terminal: a package's names and metadata are hostile."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 class _Bars:
@@ -133,7 +143,7 @@ class _Bars:
         self.progress.update(self._task, advance=1, last=name)
 
     def note(self, text: str) -> None:
-        self.progress.console.print(f"note: {text}", markup=False)
+        _say(self.progress.console, f"note: {text}")
 
 
 def _publish(
@@ -180,7 +190,7 @@ def _show(options: argparse.Namespace, url: str, environ: dict[str, str], out: C
 
 
 def _card(shown: Shown) -> Table:
-    card = Table(title=f"{shown.pin}  {shown.target}", show_header=False, title_justify="left")
+    card = Table(title=Text(f"{shown.pin}  {shown.target}"), show_header=False, title_justify="left")
     wheel = shown.provenance.get("wheel", {})
     rows = {
         "content": shown.content,
@@ -191,7 +201,7 @@ def _card(shown: Shown) -> Table:
         "requires": "\n".join(shown.requires),
     }
     for name, value in rows.items():
-        card.add_row(name, value)
+        card.add_row(name, Text(_printable(value)))
     return card
 
 
@@ -206,7 +216,7 @@ def _verify(
 
     for problem in Shelf(url, environ).verify([Pin.parse(text) for text in options.pins], count):
         problems += 1
-        err.print(f"shelf: {problem}", markup=False)
+        _say(err, f"shelf: {problem}")
     out.print(f"{_counted(checked, 'build')} checked, {_counted(problems, 'problem')}", markup=False)
     return 1 if problems else 0
 

@@ -38,7 +38,7 @@ class TruncatedOutputError(OutputError):
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a stream may hold: bytes of contents, files, and bytes of the largest file."""
+    """What a stream may hold: bytes of contents, files (and as many folders), bytes of the largest file."""
 
     bytes: int
     files: int
@@ -71,7 +71,9 @@ def collect(stream: BinaryIO, into: Path, bounds: Bounds) -> int:
     total = 0
     for entry in _entries(stream, bounds.files):
         total += entry.size
-        if entry.size > bounds.file_bytes or total > bounds.bytes:
+        if entry.size > bounds.file_bytes:
+            raise OutputError(f"{entry.path!r} is larger than {bounds.file_bytes} bytes")
+        if total > bounds.bytes:
             raise OutputError(f"{entry.path!r}: the output is larger than {bounds.bytes} bytes")
         if entry.path in seen:
             raise OutputError(f"{entry.path!r} comes twice")
@@ -80,6 +82,8 @@ def collect(stream: BinaryIO, into: Path, bounds: Bounds) -> int:
             _skip(stream, entry.size)
         else:
             _make_folders(into, entry.path, folders)
+            if len(folders) > bounds.files:
+                raise OutputError(f"{entry.path[:200]!r}: the output has more than {bounds.files} folders")
             _write(stream, into, entry)
         _skip(stream, -entry.size % _BLOCK)
     _finish(stream)

@@ -14,7 +14,8 @@ from cloudimport.format.lock import Lock
 from cloudimport.format.records import EnvironmentPointer, Ref, canonical, parse
 from cloudimport.ids import Target
 from cloudimport.sources.base import Source
-from shelf_tools.builds import read_record, write_record
+from cloudimport.sources.record import read_record
+from shelf_tools.builds import write_record
 from shelf_tools.indexing import Built, build_index
 from shelf_tools.store import Store
 

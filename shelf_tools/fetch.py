@@ -102,12 +102,16 @@ def fetch(
     failures: dict[Pin, str] = {}
     with ThreadPoolExecutor(jobs or max(2, os.cpu_count() or 2), "fetch") as pool:
         running: set[Future[_Outcome]] = {pool.submit(fetcher.batch, batch) for batch in _batches(wanted)}
-        for finished in as_completed(running):
-            outcome = finished.result()
-            failures.update(outcome.failures)
-            for pin, wheel in outcome.wheels.items():
-                wheels[pin] = wheel
-                on_done(pin)
+        try:
+            for finished in as_completed(running):
+                outcome = finished.result()
+                failures.update(outcome.failures)
+                for pin, wheel in outcome.wheels.items():
+                    wheels[pin] = wheel
+                    on_done(pin)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if failures:
         raise WheelError([f"{r.where}: {r.pin}: {failures[r.pin]}" for r in wanted if r.pin in failures])
     return {requirement.pin: wheels[requirement.pin] for requirement in wanted}
@@ -196,7 +200,8 @@ class _Fetcher:
         argv += ["-vv"] if len(batch) == 1 else []
         if batch[0].hashes:
             argv.append("--require-hashes")
-        return process.run(argv, timeout=self._timeout, env=self._env)
+        # What a pip that is killed leaves goes with the folder.
+        return process.run(argv, timeout=self._timeout, env={**self._env, "TMPDIR": str(folder)})
 
     def _take(self, batch: Sequence[Requirement], folder: Path) -> _Outcome:
         """Check what pip left and move it to its place."""
@@ -311,7 +316,7 @@ def explain(one: Requirement, target: Target, finished: process.Finished) -> str
         match = pattern.search(said)
         if match and not files:
             return f"the package index {what} (HTTP {match[1] or match[2]})"
-    if files:
+    if files and "No matching distribution" in said:
         newest = sorted({Version(version) for version in files.values()}, reverse=True)[:5]
         return f"there is no such version; the newest are {', '.join(map(str, newest))}"
     if "No matching distribution" in said:

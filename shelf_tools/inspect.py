@@ -15,7 +15,8 @@ from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
-from shelf_tools.builds import published, read_build, read_record, verify_build
+from cloudimport.sources.record import read_record
+from shelf_tools.builds import published, read_build, verify_build
 from shelf_tools.environments import verify_environments
 from shelf_tools.store import Store, open_store
 
@@ -48,7 +49,9 @@ class Shelf:
         self.source: Source = open_source(url, SourceConfig(environ=environ))
         found = self.store.read_versioned(keys.SHELF)
         if found is None:
-            raise ConfigurationError(f"{self.store.url} is no shelf: it has no {keys.SHELF}; publish to it first")
+            raise ConfigurationError(
+                f"{self.store.url} is no shelf: it has no {keys.SHELF}; publish to it first"
+            )
         parse(found[0], "shelf", f"{self.store.url}/{keys.SHELF}")
 
     def builds(self) -> list[tuple[Pin, Target]]:

@@ -159,7 +159,7 @@ def _report(path: Path, what: str) -> dict[str, Any]:
             raise ValueError("too large")
         report = json.loads(path.read_bytes())
         return {"notes": list(report["notes"]), "bad": dict(report["bad"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InstallError(f"{what}: the installer's report cannot be read: {error}") from None
 
 
@@ -177,7 +177,7 @@ def _notes(tree: Path, report: dict[str, Any]) -> Iterator[str]:
 def _executable_pths(tree: Path) -> list[str]:
     """Return ``.pth`` files that a ``site.py`` would execute lines of (it does so at the top only)."""
     found = []
-    for path in sorted(tree.glob("*.pth")):
+    for path in sorted(filter(Path.is_file, tree.glob("*.pth"))):
         with open(path, "rb") as stream:
             text = stream.read(_REPORT_BYTES)
         if any(line.startswith((b"import ", b"import\t")) for line in text.splitlines()):
@@ -187,7 +187,7 @@ def _executable_pths(tree: Path) -> list[str]:
 
 def _check_identity(tree: Path, pin: Pin, what: str) -> None:
     """Check that the one installed METADATA is the pin's. Raises InstallError."""
-    found = list(tree.glob("*.dist-info/METADATA"))
+    found = [path for path in tree.glob("*.dist-info/METADATA") if path.is_file()]
     if len(found) != 1:
         raise InstallError(f"{what}: the wheel installs {len(found)} METADATA files, not one")
     with open(found[0], "rb") as stream:

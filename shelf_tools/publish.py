@@ -15,9 +15,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_complete
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Dependency
 
 from cloudimport.errors import CloudImportError, ConfigurationError
@@ -43,7 +42,8 @@ from shelf_tools.sandbox import TRACE_LIMITS, Sandbox, open_sandbox
 from shelf_tools.store import Store, open_store
 from shelf_tools.trace import Trace, trace
 
-Out = TypeVar("Out")
+#: Notes that are handed on for one pin and stage: a hostile wheel could have one for each of its files.
+_MOST_NOTES = 20
 
 
 class Reporter(Protocol):
@@ -278,7 +278,8 @@ class _Target:
         ]
         own = [(o.path, o.kind == "code") for o in opened if o.name == way.pin.name]
         order = arrange(way.content, compiled, own, way.trace.c_opened)
-        known = {other.pin.name: frozenset(file.path for file in other.known.files) for other in ways}
+        names = {o.name for o in opened}
+        known = {w.pin.name: frozenset(f.path for f in w.known.files) for w in ways if w.pin.name in names}
         after = follow([(o.name, o.path) for o in opened], way.pin.name, known)
         digest = sha256(way.content.encode())
         into = way.folder / "packs"
@@ -314,19 +315,27 @@ class _Target:
             self._pool.submit(work, way): way for way in ways
         }
         errors: dict[Pin, str] = {}
-        for done in as_completed(running):
-            way = running[done]
-            try:
-                for note in done.result() or ():
-                    self._report.note(note if note.startswith(f"{way.pin}:") else f"{way.pin}: {note}")
-            except CloudImportError as error:
-                errors[way.pin] = _named(way, error)
-            self._report.step(str(way.pin))
+        try:
+            for done in as_completed(running):
+                way = running[done]
+                try:
+                    self._notes(way, list(done.result() or ()))
+                except (CloudImportError, OSError) as error:
+                    errors[way.pin] = _named(way, error)
+                self._report.step(str(way.pin))
+        finally:  # interrupted: what has not begun shall not begin
+            for future in running:
+                future.cancel()
         if errors:
             raise PublishError("\n".join(errors[way.pin] for way in ways if way.pin in errors))
 
+    def _notes(self, way: _Pin, notes: Sequence[str]) -> None:
+        more = [f"and {len(notes) - _MOST_NOTES} more notes"] if len(notes) > _MOST_NOTES else []
+        for note in (*notes[:_MOST_NOTES], *more):
+            self._report.note(note if note.startswith(f"{way.pin}:") else f"{way.pin}: {note}")
 
-def _named(way: _Pin, error: CloudImportError) -> str:
+
+def _named(way: _Pin, error: Exception) -> str:
     text = str(error)
     return text if str(way.pin) in text else f"{way.requirement.where}: {way.pin}: {text}"
 
@@ -342,12 +351,12 @@ def top_level(content: Content, target: Target) -> list[str]:
     """Return the names to import for a trace: top-level modules, or the packages of namespace folders."""
     rows = modules([file.path for file in content.files], target)
     stems = {stem for stem, _, _ in rows}
-    packages = sorted(stem for stem, kind, _ in rows if kind in "pfq")
+    packages = {stem for stem, kind, _ in rows if kind in "pfq"}
     names = [stem for stem in stems if "/" not in stem]
     for package in packages:
-        above = package.rpartition("/")[0]
+        above = [package[:at] for at, character in enumerate(package) if character == "/"]
         # Below a namespace folder: a package none of whose parents is a package.
-        if above and not any(above == stem or above.startswith(stem + "/") for stem in packages):
+        if above and packages.isdisjoint(above):
             names.append(package)
     dotted = sorted(name.replace("/", ".") for name in names)
     return [name for name in dotted if all(part.isidentifier() for part in name.split("."))]
@@ -361,7 +370,7 @@ def _closure(way: _Pin, by_name: Mapping[str, _Pin]) -> list[str]:
         for text in current.known.requires:
             try:
                 name = normalise_name(Dependency(text).name)
-            except (InvalidRequirement, ConfigurationError):
+            except (ValueError, RecursionError, ConfigurationError):  # as check notes
                 continue
             if name in by_name and name not in found and name != way.pin.name:
                 found[name] = None
@@ -377,7 +386,6 @@ def _mounted(installed: Installed, interpreter: Interpreter | None) -> tuple[Pat
 
 @contextmanager
 def _work_folder() -> Iterator[Path]:
-    """Yield a folder that a sandbox's own user may pass through (its content is what is published)."""
+    """Yield a folder of the curator's alone: what a private index has stands in it."""
     with tempfile.TemporaryDirectory(prefix="cloudimport-publish-", ignore_cleanup_errors=True) as folder:
-        os.chmod(folder, 0o755)
         yield Path(folder)

@@ -157,9 +157,10 @@ def _metadata(tree: Path, pin: Pin, paths: list[str], note: Note) -> Message:
 
 def _is_of(folder: str, pin: Pin) -> bool:
     """Whether ``folder`` is the dist-info folder of the pin's distribution."""
-    name, _, rest = folder.partition("-")
+    stem = folder.removesuffix(".dist-info")
     try:
-        return rest.endswith(".dist-info") and normalise_name(name) == pin.name
+        # From the right: there are wheels that spell the name with a hyphen.
+        return stem != folder and normalise_name(stem.rpartition("-")[0]) == pin.name
     except ConfigurationError:
         return False
 

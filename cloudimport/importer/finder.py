@@ -162,6 +162,8 @@ class FolderFinder(FileFinder):
 
     def find_spec(self, fullname: str, target: Any = None) -> ModuleSpec | None:
         """Return a spec; for a folder without ``__init__`` one that says where the portion is."""
+        if not self._below and fullname in _STANDARD:
+            return None  # in Lambda the site tree's root stands before the standard library
         tail = fullname.rpartition(".")[2]
         stem = f"{self._below}/{tail}" if self._below else tail
         found = self._tree.index.find_module(stem)

@@ -18,7 +18,7 @@ _REMOVED = ".removed"
 
 
 def hold(tree: str) -> int | None:
-    """Mark the tree in folder ``tree`` as used and hold it; returns the descriptor, None if it is read-only."""
+    """Mark a tree (a folder) as used and hold it; returns the descriptor, None if it is read-only."""
     try:
         fd = os.open(f"{tree}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
@@ -32,7 +32,7 @@ def hold(tree: str) -> int | None:
 
 
 def expire(trees: str, unused_seconds: float = UNUSED_SECONDS) -> int:
-    """Remove trees below folder ``trees`` that were not used for so long; returns how many. Never raises."""
+    """Remove the trees below a folder that were not used for so long; returns how many. Never raises."""
     removed = 0
     try:
         names = os.listdir(trees)

@@ -79,16 +79,17 @@ class SiteTree:
         #: Files that could not be written in their place, and where they are instead.
         self._elsewhere: dict[str, str] = {}
 
-    def create(self) -> None:
-        """Make the root and the top-level folders. Raises OSError."""
+    def create(self) -> bool:
+        """Make the root and the top-level folders; returns whether it had to. Raises OSError."""
         marker = f"{self._state}/created"
         if os.path.exists(marker):
-            return
+            return False
         for folder in (self.root, self._state):
             os.makedirs(folder, 0o700, exist_ok=True)
         for name in self.index.folders:
             _mkdir(self.prefix + name)
         _touch(marker)
+        return True
 
     def activate(self, build: int) -> None:
         """Prepare for the first import from a build: start its blocks, make its folders, fill eager files.

@@ -9,6 +9,7 @@ Exit status 3 with one line on standard error: the wheel is refused.
 from __future__ import annotations
 
 import base64
+import configparser
 import csv
 import hashlib
 import io
@@ -39,6 +40,8 @@ COMPILE_SECONDS = 120
 BATCH = 50
 #: Notes of one kind that are reported; a hostile wheel could have millions.
 MOST_NOTES = 20
+#: What an installer says of how it was asked; nobody asked for a build (docs/format.md, section 5).
+NOT_OF_A_BUILD = ("REQUESTED", "direct_url.json")
 SCRIPT = """\
 #!python
 # -*- coding: utf-8 -*-
@@ -111,6 +114,10 @@ class Tree(WheelDestination):
         place = self.place(scheme, path)
         if "__pycache__" in place.split("/"):
             return None
+        folder, _, base = place.partition("/")
+        if folder.endswith(".dist-info") and base in NOT_OF_A_BUILD:
+            self.notes.append(f"{place!r} is left out: it is the installer's to write")
+            return None
         if scheme == "scripts":
             if place in self.scripts:
                 return None
@@ -158,6 +165,8 @@ def install(name: str, stream: BinaryIO, root: str, notes: list[str]) -> None:
             installer.install(source, tree, {"INSTALLER": b"cloudimport\n"})
     except (zipfile.BadZipFile, zlib.error, EOFError, LookupError, ValueError, RuntimeError) as error:
         raise RefusedError(one_line(error)) from None
+    except (AssertionError, configparser.Error) as error:  # what the installer package raises there
+        raise RefusedError(f"entry_points.txt is not valid: {one_line(error)}") from None
     except (installer.exceptions.InstallerError, installer.records.InvalidRecordEntry) as error:
         raise RefusedError(one_line(error)) from None
     except OSError as error:

@@ -66,9 +66,8 @@ def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _show(rows: dict[str, dict[str, dict[str, float]]]) -> None:
-    print(
-        f"\n{'':12}{'':12}{'CPU ms':>8}{'ratio':>7}{'wall ms':>9}{'install':>9}{'requests':>10}{'trips':>7}{'MB':>7}"
-    )
+    head = ("CPU ms", "ratio", "wall ms", "install", "requests", "trips", "MB")
+    print("\n" + " " * 24 + "".join(f"{name:>9}" for name in head))
     for name, kinds in rows.items():
         base = kinds["pip"]["cpu"]
         for kind, row in kinds.items():

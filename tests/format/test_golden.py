@@ -91,7 +91,7 @@ def test_golden_index_answers() -> None:
 
 
 def test_cached_block_file() -> None:
-    """A block file of the local cache is the plain bytes, then CIB1, CRC-32 that begins with the name, size."""
+    """A block file of the local cache is the plain bytes, then CIB1, CRC-32 of name and bytes, and size."""
     assert frame(b"plain bytes", "0a" * 32) == (GOLDEN / "block-trailer").read_bytes()
 
 
@@ -116,8 +116,8 @@ if __name__ == "__main__":  # writes what is not there yet, and changes nothing 
     more: dict[str, Callable[[], bytes]] = {
         **MADE,
         "block-trailer": lambda: frame(b"plain bytes", "0a" * 32),
-        "content.sha256": lambda: (sha256(records.alpha().encode()) + "\n").encode(),
-        "requirements.sha256": lambda: (digest(records.LINES) + "\n").encode(),
+        "content.sha256": lambda: sha256(records.alpha().encode()).encode(),
+        "requirements.sha256": lambda: digest(records.LINES).encode(),
     }
     GOLDEN.mkdir(exist_ok=True)
     for file, make in more.items():

@@ -308,6 +308,27 @@ def test_an_index_that_must_be_refused_is_refused(part: int, at: tuple[Any, ...]
         read_index(joined("index", values))
 
 
+@pytest.mark.parametrize("section", ["[" * 200_000, "{" * 3, "[]", "null", "1" * 10_000, "\ufeff{}"])
+def test_a_section_that_is_no_record(section: str) -> None:
+    """A section that nests too deep, or is no object, is an error of the format on its first use."""
+    values = parts("index")
+    head, body = json.loads(json.dumps(values[0])), section.encode()
+    head["builds"][0]["section"] = [0, len(body)]
+    head["builds"][1]["section"] = [0, 0]
+    index = EnvironmentIndex(json.dumps(head).encode() + b"\n" + body, Ref("0" * 64, 0, 0))
+    with pytest.raises(FormatError):
+        index.find_module("alpha")
+
+
+@pytest.mark.parametrize("place", [[0, 10**9], [10**9, 1], [-1, 5]])
+def test_a_section_beyond_the_end_is_refused_at_once(place: list[int]) -> None:
+    """An index that was cut is refused when it is opened, not in the middle of an import."""
+    values = parts("index")
+    values[0]["builds"][0]["section"] = place
+    with pytest.raises(FormatError):
+        EnvironmentIndex(json.dumps(values[0]).encode() + b"\n{}", Ref("0" * 64, 0, 0))
+
+
 def test_an_index_never_prefetches_more_than_there_is() -> None:
     """A run of a million million blocks ends at the last block there is."""
     values = parts("index")

@@ -45,7 +45,7 @@ class Publisher:
         """Start a publisher in a process group of its own."""
         code = "import sys; from shelf_tools.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", code, "publish", "-r", str(self.requirements)]
-        command += ["--shelf", str(self.shelf), "--sandbox", self.sandbox]
+        command += ["--shelf", str(self.shelf), "--sandbox", self.sandbox, "--jobs", "1"]
         return subprocess.Popen(
             command,
             env=publisher_environment(self.environ),
@@ -78,6 +78,21 @@ class Publisher:
             process.wait()
             assert process.stderr is not None
             process.stderr.close()
+
+    def kill_after(self, objects: int) -> None:
+        """Publish, and kill it as soon as the shelf has so many objects."""
+        process = self.start()
+        try:
+            while process.poll() is None and self._objects() < objects:
+                time.sleep(0.0005)
+            process.kill()
+        finally:
+            process.wait()
+            assert process.stderr is not None
+            process.stderr.close()
+
+    def _objects(self) -> int:
+        return sum(not name.startswith(".") for _, _, names in os.walk(self.shelf) for name in names)
 
     def published(self) -> list[str]:
         """Return the pins that readers see; each is whole, and so is every environment."""
@@ -123,7 +138,7 @@ class Publisher:
 
 
 def moment_of(number: int, count: int) -> float:
-    """Return when to kill, as a share of the whole run: every other time in its last third, where it writes."""
+    """Return when to kill, as a share of the run: every other time in its last third, where it writes."""
     share = (number + 0.5) / count
     return 0.97 * share if number % 2 == 0 else 0.65 + 0.32 * share
 
@@ -146,8 +161,8 @@ def rounds(tmp_path: Path, count: int, sandbox: str, contents: set[tuple[str, ..
         partly += 0 < len(publisher.published()) < len(PINS)
         publisher.finish()
         contents.add(tuple(publisher.check_all()))
-    print(
-        f"{sandbox}: {killed} of {count} killed at work in {lasts:.1f} s, {partly} of them between two pins"
+    sys.stdout.write(
+        f"{sandbox}: {killed} of {count} killed at work in {lasts:.1f} s, {partly} of them between two pins\n"
     )
     assert killed >= count * 0.5
     assert len(contents) == 1, "the same wheels gave different contents"
@@ -157,6 +172,17 @@ def rounds(tmp_path: Path, count: int, sandbox: str, contents: set[tuple[str, ..
 def test_killed_at_any_moment(tmp_path: Path, sandbox: str, count: int) -> None:
     """After a kill readers see all of a pin or nothing, nothing runs on, and a second run completes."""
     rounds(tmp_path, count, sandbox, set())
+
+
+@pytest.mark.parametrize("objects", [4, 8, 13, 18])
+def test_killed_between_two_writes(tmp_path: Path, objects: int) -> None:
+    """Killed as soon as so many of its 19 objects are there, it leaves whole pins; a second run completes."""
+    publisher = Publisher(tmp_path, "none")
+    publisher.kill_after(objects)
+    seen = publisher.published()
+    sys.stdout.write(f"killed after {objects} objects: {len(seen)} of {len(PINS)} pins visible\n")
+    publisher.finish()
+    publisher.check_all()
 
 
 @pytest.mark.long

@@ -72,7 +72,7 @@ def start(place: Place, requirements: Path, environ: dict[str, str], *more: str)
 
 
 def test_two_publishers_of_the_same_wheels(place: Place, tmp_path: Path) -> None:
-    """Both succeed, there is one content of each pin, and both made the same environment, different traces or not."""
+    """Both succeed with one content of each pin and the same environment, though their traces differ."""
     environ = make_wheels(tmp_path / "wheels")
     # What it imports depends on where it is traced: in the sandbox, or in none.
     code = (

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import zipfile
 from collections.abc import Mapping
@@ -186,8 +187,6 @@ def merge(shelf: MadeShelf) -> None:
 
 def native_files(folder: Path) -> dict[str, bytes]:
     """Compile an extension module and the library that it needs, laid out as auditwheel does."""
-    import sysconfig
-
     write_tree(
         folder,
         {
@@ -254,7 +253,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeShelf:
         "1",
         {
             "shadowed/__init__.py": "whose = 'shelf'\n",
-            "json.py": "whose = 'shelf'\n",
+            "colorsys.py": "whose = 'shelf'\n",
             "sitething.py": "whose = 'shelf'\n",
         },
     )
@@ -265,7 +264,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeShelf:
         ("fsspec", "fsspec"),
     ):
         shelf.add(name, "0.0.1", {f"{module}/__init__.py": "__version__ = 'pinned'\n"})
-    shelf.add("backports.zstd", "0.0.1", {"backports/zstd/__init__.py": "__version__ = 'pinned'\n"})
+    codec = {"backports/zstd/__init__.py": "__version__ = 'pinned'\n"}
+    codec[f"backports/zstd/_zstd{sysconfig.get_config_var('EXT_SUFFIX')}"] = "no codec"
+    shelf.add("backports.zstd", "0.0.1", codec)
     if shutil.which("gcc"):
         files = {"native/__init__.py": "from native._ext import answer\n", **native_files(shelf.work / "c")}
         shelf.add("native", "1", files)

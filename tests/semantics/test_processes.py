@@ -76,10 +76,10 @@ def test_main_installs_in_spawned_child(world: World) -> None:
     world.handler.mkdir(exist_ok=True)
     shutil.copy(world.shelf.lock, world.handler / "cloudimport.lock")
     (world.folder / "elsewhere").mkdir()
-    shutil.copy(world.shelf.lock, world.folder / "elsewhere" / "cloudimport.lock")
     (world.folder / "elsewhere" / "cloudimport.lock").write_text("not a lock")
     code = """
-    import os, cloudimport
+    import os, faulthandler, subprocess, sys, cloudimport
+    faulthandler.dump_traceback_later(30, exit=True)
     env = cloudimport.install()
     import demo, multiprocessing
     def f(n):
@@ -89,13 +89,15 @@ def test_main_installs_in_spawned_child(world: World) -> None:
             os.chdir(folder)
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 print(pool.map(f, [1]))
+        command = "import cloudimport; print(cloudimport.install().root == {{!r}})".format(env.root)
+        print(subprocess.check_output([sys.executable, "-c", command], cwd="/", text=True))
     """
     out = world.start(
         code.format(elsewhere=str(world.folder / "elsewhere")),
         prelude="",
         env={"CLOUDIMPORT_CACHE": str(world.cache)},
     )
-    assert out.ok() == "[(2, True)]\n[(2, True)]"
+    assert out.ok() == "[(2, True)]\n[(2, True)]\nTrue"
 
 
 def test_sitecustomize(world: World) -> None:
@@ -212,22 +214,36 @@ def test_import_lock(world: World) -> None:
     """A finder or path hook of somebody else's may read files of the environment while it looks for a
     module: waiting for the shelf never blocks the imports of other threads.
     """
+    world.handler.mkdir(exist_ok=True)
+    # In a child, since there not even hashlib is loaded before the first fetch.
+    (world.handler / "child.py").write_text(_FINDER)
     out = world.run("""
-        class Finder:
-            def find_spec(self, name, path=None, target=None):
-                if name == "anything":
-                    print(len(open(os.path.join(ROOT, "demo", "large.bin"), "rb").read()),
-                        len(os.listdir(os.path.join(ROOT, "demo", "data"))))
-        sys.meta_path.insert(0, Finder())
-        try:
-            import anything
-        except ModuleNotFoundError:
-            print("not found")
-        sys.path.insert(0, os.path.join(ROOT, "demo"))
-        import left
-        print(left.x)
+        import subprocess
+        print(subprocess.check_output([sys.executable, "child.py", ROOT], text=True))
     """)
     assert out == "1280000 6\nnot found\n1"
+
+
+_FINDER = """
+import faulthandler, os, sys
+faulthandler.dump_traceback_later(30, exit=True)
+ROOT = sys.argv[1]
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "anything":
+            size = len(open(os.path.join(ROOT, "demo", "large.bin"), "rb").read())
+            print(size, len(os.listdir(os.path.join(ROOT, "demo", "data"))))
+
+sys.meta_path.insert(0, Finder())
+try:
+    import anything
+except ModuleNotFoundError:
+    print("not found")
+sys.path.insert(0, os.path.join(ROOT, "demo"))
+import left
+print(left.x)
+"""
 
 
 def test_at_exit(world: World) -> None:

@@ -21,7 +21,7 @@ _BLOCKS = st.lists(
 
 @given(blocks=_BLOCKS, limit=st.integers(1, 200), gap=st.integers(0, 50))
 def test_properties(blocks: list[BlockRef], limit: int, gap: int) -> None:
-    """Every block comes once, inside its range, ranges stay in bounds, and what is wanted first comes first."""
+    """Every block comes once, inside its range; ranges stay in bounds; what is wanted first comes first."""
     ranges = plan(blocks, limit, gap)
     flat = [block for one in ranges for block in one.blocks]
     assert sorted(flat) == sorted(set(blocks))

@@ -1,0 +1,117 @@
+"""Which environment is wanted: a lockfile or a requirements file to the reference of an index.
+
+Import budget: nothing of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cloudimport.errors import (
+    AbsentError,
+    ConfigurationError,
+    DeniedError,
+    FormatError,
+    NotPublishedError,
+)
+from cloudimport.format import keys, requirements
+from cloudimport.format.lock import Lock
+from cloudimport.format.records import EnvironmentPointer, Ref
+from cloudimport.ids import Pin, Target
+from cloudimport.settings import Settings
+from cloudimport.sources.base import Source
+
+#: How many pins are looked up, one by one, to say which of them are missing.
+_DIAGNOSED = 500
+
+
+def _read_text(path: str) -> str:
+    with open(path, "rb") as file:
+        return requirements.decode(file.read())
+
+
+def read_lock(settings: Settings) -> Lock:
+    """Return the lockfile; raises ConfigurationError, also if the requirements beside it do not match."""
+    try:
+        text = _read_text(settings.lock)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{settings.lock} cannot be read: {error}") from None
+    locked = Lock.decode(text, settings.lock)
+    if settings.requirements:
+        lines = _lines(settings)
+        if requirements.digest(lines) != requirements.digest(locked.requirements):
+            difference = ", ".join(sorted(set(lines) ^ set(locked.requirements))[:5])
+            raise ConfigurationError(
+                f"{settings.lock} does not match {settings.requirements} ({difference}): "
+                f"run 'shelf publish -r {settings.requirements} --lock {settings.lock}'"
+            )
+    return locked
+
+
+def _lines(settings: Settings) -> list[str]:
+    return [requirement.line for requirement in requirements.parse_file(settings.requirements, _read_text)]
+
+
+def _pick(available: Iterable[str], targets: list[Target], what: str) -> str:
+    offered = set(available)
+    for target in targets:
+        if str(target) in offered:
+            return str(target)
+    raise NotPublishedError(
+        f"{what} was published for {', '.join(sorted(offered)) or 'no target'}, and this interpreter needs "
+        f"{targets[0] if targets else 'another'}: run 'shelf publish --target "
+        f"{targets[0] if targets else 'TARGET'}'"
+    )
+
+
+def from_lock(locked: Lock, settings: Settings, targets: list[Target]) -> tuple[Ref, str]:
+    """Return (index, target) for this interpreter. Raises NotPublishedError if the lock has none."""
+    target = _pick(locked.targets, targets, settings.lock)
+    return locked.targets[target], target
+
+
+def from_shelf(source: Source, settings: Settings, targets: list[Target]) -> tuple[Ref, str]:
+    """Return (index, target) by the environment's pointer. Raises NotPublishedError or a FetchError."""
+    lines = _lines(settings)
+    digest = requirements.digest(lines)
+    key = keys.environment_pointer(digest)
+    try:
+        pointer = EnvironmentPointer.decode(source.read(key), f"{source.url}/{key}")
+    except (AbsentError, DeniedError) as error:
+        raise _not_published(source, settings, lines, targets[0], error) from error
+    if requirements.digest(pointer.requirements) != digest:
+        raise FormatError(f"{source.url}/{key} is for other requirements")
+    target = _pick(pointer.targets, targets, settings.requirements)
+    return pointer.targets[target], target
+
+
+def _not_published(
+    source: Source, settings: Settings, lines: list[str], target: Target, error: AbsentError | DeniedError
+) -> NotPublishedError:
+    """Say which pins are missing, and both causes where the store does not tell them apart."""
+    command = f"run 'shelf publish -r {settings.requirements} --shelf {source.url}'"
+    pins = [requirement.pin for requirement in requirements.parse_lines(lines)]
+    if isinstance(error, DeniedError):
+        return NotPublishedError(
+            f"{settings.requirements} is not published on {source.url}, or reading it is not allowed "
+            f"({error}): check the credentials, or {command}",
+            tuple(map(str, pins)),
+        )
+    missing = tuple(str(pin) for pin in pins[:_DIAGNOSED] if not _is_published(source, pin, target))
+    named = (
+        f"missing for {target}: {', '.join(missing)}"
+        if missing
+        else "its packages are, the list as a whole is not"
+    )
+    return NotPublishedError(
+        f"{settings.requirements} is not published on {source.url} ({named}): {command}", missing
+    )
+
+
+def _is_published(source: Source, pin: Pin, target: Target) -> bool:
+    """Whether a build is there; asked only to explain an error, never on the way to an import."""
+    try:
+        source.read(keys.build_pointer(pin.name, pin.version, str(target)))
+    except (AbsentError, DeniedError):
+        return False
+    return True
