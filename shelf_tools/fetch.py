@@ -269,6 +269,7 @@ _FAULT = re.compile(r"ERROR: HTTP error (5[0-9][0-9]) |too many (5[0-9][0-9]) er
 _FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+!%-]*(?:\.whl|\.tar\.gz|\.zip))(?:#|\s|$)")
 _PYTHON = re.compile(r"Link requires a different Python \(\S+ not in: '(?P<wanted>[^']*)'\): (?P<url>\S+)")
 _PACKAGE_PYTHON = re.compile(r"requires a different Python: \S+ not in '([^']*)'")
+_INVALID = re.compile(r"has invalid metadata: (?P<why>.+)")
 _GOT = re.compile(r"Got\s+([0-9a-f]{64,128})")
 
 
@@ -308,6 +309,9 @@ def explain(one: Requirement, target: Target, finished: process.Finished) -> str
     python = _wanted_python(ours, said)
     if python:
         return f"needs Python {python}, the target has {target.python[0]}.{target.python[1]}"
+    invalid = _INVALID.search(said)
+    if invalid and ours:
+        return f"its metadata is not valid: {invalid['why'].strip()[:300]}"
     if ours and "No matching distribution" in said:
         return _no_wheel(ours, target)
     if _BROKEN.search(said):

@@ -5,7 +5,7 @@ renamed. A modification time made from its identity marks it as ours and unchang
 any process can tell by one ``stat``. Nothing ever stands there as zeros.
 
 Where it cannot be written (a full disk, a read-only cache), files go to a temporary folder of
-the same layout. Import budget: ``os``, ``errno``, ``threading``. The functions of ``os`` are taken
+the same layout. Import budget: ``os``, ``errno``. The functions of ``os`` are taken
 at import time, before ``cloudimport.site.patches`` replaces them.
 """
 
@@ -16,7 +16,6 @@ import errno
 import os
 import stat
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from os import close as _close
 from os import lstat as _lstat
@@ -291,8 +290,9 @@ class SiteTree:
     def _place(self, path: str, data: bytes, mode: int, mtime_ns: int) -> None:
         """Write a file under a temporary name and rename it into its place. Raises OSError."""
         state = self._state if path.startswith(self.prefix) else path.rpartition("/")[0]
-        temporary = f"{state}/{os.getpid()}.{threading.get_ident():x}.tmp"
-        fd = _open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        # Not by process number: containers that share a cache have the same ones.
+        temporary = f"{state}/{os.urandom(8).hex()}.tmp"
+        fd = _open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             try:
                 view = memoryview(data)

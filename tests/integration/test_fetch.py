@@ -285,3 +285,11 @@ def test_real_wheels_come_from_the_configured_index(
         raise
     assert found[Pin("numpy", "1.26.4")].filename.startswith(f"numpy-1.26.4-{tag}")
     assert len(found) == len(lines)
+
+
+def test_metadata_that_pip_refuses_is_said_so(index: _Index) -> None:
+    """A wheel that pip finds and refuses is not said to be absent."""
+    requires = "Requires-Dist: x[/y]\n"
+    build_wheel(index.folder, "odd", "1", {}, metadata=f"Metadata-Version: 2.1\nName: odd\nVersion: 1\n{requires}")
+    (said,) = index.failures("odd==1")
+    assert "metadata is not valid" in said or "pip failed" in said

@@ -141,3 +141,19 @@ def test_each_lack_is_told_once() -> None:
     metadata = _Metadata(("z", "z", "y; extra == 'x'"), extras=("x",))
     found = _check(["a[x]==1"], a=metadata).missing
     assert [(one.requirement, one.needed_by) for one in found] == [("z", "a==1"), ("y", "a[x]==1")]
+
+
+@pytest.mark.parametrize(
+    "line", ["x; " + "(" * 5000 + "python_version > '3'" + ")" * 5000, "b>=" + "1" * 5000, "x; python_version > '" + "1" * 5000 + "'"]
+)
+def test_dependency_that_breaks_the_parser_is_left_unchecked(line: str) -> None:
+    """Parentheses and digits without end in hostile metadata are a note, not a crash."""
+    found = _check(["a==1", "b==1"], a=_Metadata((line,)))
+    assert found.missing == []
+    assert len(found.notes) == 1
+    assert len(found.notes[0]) < 700
+
+
+def test_requires_python_that_breaks_the_parser_is_a_note() -> None:
+    """A version with too many digits is a note, not a crash."""
+    assert "cannot be read" in _check(["a==1"], a=_Metadata(requires_python=">=" + "1" * 5000)).notes[0]

@@ -176,3 +176,10 @@ def test_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         collect(stream(member("a", b"x")), tmp_path / "into", BOUNDS)
     assert not (tmp_path / "victim").exists()
+
+
+def test_limit_on_files_holds_for_folders_too(tmp_path: Path) -> None:
+    """A few files in many folders are refused: each folder takes a block on a disk."""
+    members = [member(f"{number}/" + "d/" * 30 + "x") for number in range(5)]
+    with pytest.raises(OutputError, match="more than 100 folders"):
+        collect(stream(*members), tmp_path, BOUNDS)

@@ -173,3 +173,10 @@ def test_a_forbidden_name_is_refused(tmp_path: Path, name: bytes) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).touch()
     with pytest.raises(FormatError, match="not allowed"):
         scan(tmp_path, PIN, TARGET)
+
+
+def test_metadata_is_found_where_the_name_is_spelt_with_a_hyphen(tmp_path: Path) -> None:
+    """A dist-info folder whose name has the hyphen of the project gives the dependencies too."""
+    notes: list[str] = []
+    content = scan(_tree(tmp_path, {"foo-bar-1.0.dist-info/METADATA": METADATA}), PIN, TARGET, notes.append)
+    assert (len(content.requires), notes) == (2, [])
