@@ -26,6 +26,7 @@ from importlib.machinery import (
     SourceFileLoader,
     SourcelessFileLoader,
 )
+from os import listdir as _listdir
 from types import ModuleType
 from typing import Any
 
@@ -156,7 +157,6 @@ class FolderFinder(FileFinder):
 
     def __init__(self, path: str, tree: SiteTree, details: list[Any]) -> None:
         super().__init__(path, *details)
-        self._details = details
         self._tree = tree
         self._below = _relative(path, tree.prefix)
 
@@ -177,11 +177,15 @@ class FolderFinder(FileFinder):
 
     def iter_modules(self, prefix: str = "") -> Iterator[tuple[str, bool]]:
         """Yield (name, is package) for each module of the folder, for ``pkgutil.iter_modules``."""
-        import pkgutil
-
         seen = dict(self._tree.modules_in(self._below))
-        for name, is_package in pkgutil.iter_importer_modules(FileFinder(self.path, *self._details)):  # type: ignore[attr-defined]
-            seen.setdefault(name, is_package)
+        try:
+            names = _listdir(self.path)
+        except OSError:
+            names = []
+        for name in {name.partition(".")[0] for name in names}.difference(seen):
+            spec = super().find_spec(name)  # a module that a program has written here
+            if spec is not None and spec.loader is not None:
+                seen[name] = spec.submodule_search_locations is not None
         for name in sorted(seen):
             if name != "__init__" and "." not in name:
                 yield prefix + name, seen[name]

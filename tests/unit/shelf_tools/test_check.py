@@ -144,7 +144,12 @@ def test_each_lack_is_told_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["x; " + "(" * 5000 + "python_version > '3'" + ")" * 5000, "b>=" + "1" * 5000, "x; python_version > '" + "1" * 5000 + "'"]
+    "line",
+    [
+        "x; " + "(" * 5000 + "python_version > '3'" + ")" * 5000,
+        "b>=" + "1" * 5000,
+        "x; python_version > '" + "1" * 5000 + "'",
+    ],
 )
 def test_dependency_that_breaks_the_parser_is_left_unchecked(line: str) -> None:
     """Parentheses and digits without end in hostile metadata are a note, not a crash."""
