@@ -14,22 +14,17 @@ from __future__ import annotations
 import _imp
 import errno
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterator
-from os import close as _close
 from os import lstat as _lstat
-from os import mkdir as _os_mkdir
 from os import open as _open
-from os import rename as _rename
-from os import unlink as _unlink
-from os import utime as _utime
 
 from cloudimport.errors import CorruptError
 from cloudimport.events import Counters
 from cloudimport.fetch.engine import Fetcher
 from cloudimport.format.index import BlockRef, EnvironmentIndex, Section
 from cloudimport.format.records import sha256
+from cloudimport.site.files import makedirs, mkdir, place, status_of, touch, with_interpreter
 
 #: ``stat`` of a file that is not there fills it, since C code may open it next. After this many in one
 #: build it is a scan (botocore asks for 400 files to list its services): then the index answers.
@@ -47,9 +42,6 @@ _UNWRITABLE = (
     errno.ENOENT,
     errno.ENOTDIR,
 )
-_PLACEHOLDER = b"#!python"
-#: The kernel reads at most this many bytes of a ``#!`` line (execve(2), since Linux 5.1: 255).
-_SHEBANG_BYTES = 127
 
 
 class SiteTree:
@@ -86,8 +78,8 @@ class SiteTree:
         for folder in (self.root, self._state):
             os.makedirs(folder, 0o700, exist_ok=True)
         for name in self.index.folders:
-            _mkdir(self.prefix + name)
-        _touch(marker)
+            mkdir(self.prefix + name)
+        touch(marker)
         return True
 
     def activate(self, build: int) -> None:
@@ -123,8 +115,8 @@ class SiteTree:
             return
         try:
             for folder in section.folders():
-                _makedirs(self.prefix + folder)
-            _touch(marker)
+                makedirs(self.prefix + folder)
+            touch(marker)
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
@@ -213,7 +205,7 @@ class SiteTree:
             if not folder:
                 raise reason
             other = f"{folder}/site/{section.paths[file]}"
-            _makedirs(other.rpartition("/")[0])
+            makedirs(other.rpartition("/")[0])
             self._write(section, file, other)
             self._elsewhere[path] = other
         return self._elsewhere[path]
@@ -258,12 +250,13 @@ class SiteTree:
         if section.kinds[file] == "x":
             data = with_interpreter(data, sys.executable)
         mode = 0o755 if file in section.executable else 0o644
+        temporaries = self._state if path.startswith(self.prefix) else path.rpartition("/")[0]
         try:
-            self._place(path, data, mode, section.stamp(file))
+            place(temporaries, path, data, mode, section.stamp(file))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._fetcher.free(len(data)):
                 raise
-            self._place(path, data, mode, section.stamp(file))
+            place(temporaries, path, data, mode, section.stamp(file))
         self._counters.add("files_written")
         self._counters.add("bytes_written", len(data))
         if section.kinds[file] == "n":
@@ -286,30 +279,6 @@ class SiteTree:
             expected=expected,
             actual=sha256(data),
         )
-
-    def _place(self, path: str, data: bytes, mode: int, mtime_ns: int) -> None:
-        """Write a file under a temporary name and rename it into its place. Raises OSError."""
-        state = self._state if path.startswith(self.prefix) else path.rpartition("/")[0]
-        # Not by process number: containers that share a cache have the same ones.
-        temporary = f"{state}/{os.urandom(8).hex()}.tmp"
-        fd = _open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
-                os.fchmod(fd, mode)
-            finally:
-                _close(fd)
-            _utime(temporary, ns=(mtime_ns, mtime_ns))
-            try:
-                _rename(temporary, path)
-            except FileNotFoundError:
-                _makedirs(path.rpartition("/")[0])
-                _rename(temporary, path)
-        except BaseException:
-            _unlink(temporary)
-            raise
 
     # What Python code asks for by path. ``relative`` is normalised and below the root.
 
@@ -341,7 +310,7 @@ class SiteTree:
         if not self.has_folder(relative):
             return False
         try:
-            _makedirs(self.prefix + relative)
+            makedirs(self.prefix + relative)
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
@@ -368,7 +337,7 @@ class SiteTree:
         if left:
             self._stats_left[section.build] = left - 1
             return None
-        return _status(section, file)
+        return status_of(section, file)
 
     def ensure_folder(self, relative: str) -> None:
         """Make a folder, its subfolders and (if they are few) its data files be there. Raises as ``fill``.
@@ -413,51 +382,3 @@ class SiteTree:
             else range(len(self.index.builds))
         )
         return [found for build in builds for found in self.index.section(build).modules_in(relative)]
-
-
-def _status(section: Section, file: int) -> os.stat_result:
-    """Return the status that a file will have once it is materialised (its inode aside)."""
-    mode = stat.S_IFREG | (0o755 if file in section.executable else 0o644)
-    time_ns = section.stamp(file)
-    second = time_ns // 10**9
-    fields = (mode, 0, 0, 1, os.geteuid(), os.getegid(), section.sizes[file], second, second, second)
-    times = {f"st_{name}time_ns": time_ns for name in "amc"} | {
-        f"st_{name}time": time_ns / 1e9 for name in "amc"
-    }
-    return os.stat_result(fields, times)
-
-
-def _mkdir(path: str) -> None:
-    try:
-        _os_mkdir(path, 0o755)
-    except FileExistsError:
-        pass
-
-
-def _makedirs(path: str) -> None:
-    try:
-        _mkdir(path)
-    except FileNotFoundError:
-        _makedirs(path.rpartition("/")[0])
-        _mkdir(path)
-
-
-def _touch(path: str) -> None:
-    try:
-        _close(_open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-    except OSError:
-        pass
-
-
-def with_interpreter(script: bytes, executable: str) -> bytes:
-    """Return a script whose placeholder first line names the interpreter, as pip writes it.
-
-    A path that is too long for the kernel or has spaces goes through ``/bin/sh`` (as in distlib).
-    """
-    line, newline, rest = script.partition(b"\n")
-    if not line.startswith(_PLACEHOLDER):
-        return script
-    interpreter = os.fsencode(executable)
-    if len(interpreter) + 3 <= _SHEBANG_BYTES and b" " not in interpreter:
-        return b"#!" + interpreter + newline + rest
-    return b"#!/bin/sh\n'''exec' \"" + interpreter + b'" "$0" "$@"\n' + b"' '''" + newline + rest

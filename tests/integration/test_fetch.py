@@ -291,7 +291,11 @@ def test_metadata_that_pip_refuses_is_said_so(index: _Index) -> None:
     """A wheel that pip finds and refuses is not said to be absent."""
     requires = "Requires-Dist: x[/y]\n"
     build_wheel(
-        index.folder, "odd", "1", {}, metadata=f"Metadata-Version: 2.1\nName: odd\nVersion: 1\n{requires}"
+        index.folder / "odd",
+        "odd",
+        "1",
+        {},
+        metadata=f"Metadata-Version: 2.1\nName: odd\nVersion: 1\n{requires}",
     )
     (said,) = index.failures("odd==1")
     assert "metadata is not valid" in said or "pip failed" in said
