@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -165,6 +166,7 @@ def _publish(
         **jobs,
     )
     bars = _Bars(err)
+    signal.signal(signal.SIGTERM, _interrupt)
     with bars.progress:
         outcomes = publish(job, bars)
     for outcome in outcomes:
@@ -175,6 +177,11 @@ def _publish(
         )
     out.print(f"shelf {url}; lockfile {job.lock}", markup=False)
     return 0
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    """End like Ctrl-C: what runs in sandboxes is stopped, temporary folders are removed."""
+    raise KeyboardInterrupt
 
 
 def _ls(options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from cloudimport.errors import FormatError
 from cloudimport.format.content import Content
 from cloudimport.format.layout import Block, Layout, Pack
 from cloudimport.format.records import BLOCK_SIZE, Extents
@@ -114,24 +116,26 @@ def pack(
     into: Path,
     level: int = LEVEL,
 ) -> Packed:
-    """Write a build's packs below ``into`` and return its layout. Raises OSError."""
-    writer = _Writer(into, level)
+    """Write a build's packs below ``into`` and return its layout.
+
+    Raises OSError, and FormatError if a file is no longer what was scanned.
+    """
     files: dict[int, Extents] = {}
     codes: dict[str, Extents] = {}
     known: dict[str, Extents] = {}
     lead = 0
-    for position, item in enumerate(order.items):
-        if position == order.lead:
-            writer.flush()
-            lead = len(writer.blocks)
-        if item.is_code:
-            assert code is not None
-            path = content.files[item.file].path
-            codes[path] = tuple(_lay(writer, code_file(code, path), _OWN_BLOCKS))
-        else:
-            files[item.file] = _lay_file(writer, content, item, tree, known)
-    writer.flush()
-    writer.close()
+    with closing(_Writer(into, level)) as writer:
+        for position, item in enumerate(order.items):
+            if position == order.lead:
+                writer.flush()
+                lead = len(writer.blocks)
+            if item.is_code:
+                assert code is not None
+                path = content.files[item.file].path
+                codes[path] = tuple(_lay(writer, code_file(code, path), _OWN_BLOCKS))
+            else:
+                files[item.file] = _lay_file(writer, content, item, tree, known)
+        writer.flush()
     if order.lead >= len(order.items):
         lead = len(writer.blocks)
     packs = tuple(Pack(content.version, content.target, digest, size) for _, digest, size in writer.packs)
@@ -163,17 +167,26 @@ def _lay_file(
         return ()
     if file.digest not in known:
         alone = _OWN_BLOCKS_NATIVE if file.kind == "native" else _OWN_BLOCKS
-        known[file.digest] = tuple(_lay(writer, tree / file.path, alone))
+        known[file.digest] = tuple(_lay(writer, tree / file.path, alone, file.digest))
     return known[file.digest]
 
 
-def _lay(writer: _Writer, path: Path, alone: int) -> list[int]:
+def _lay(writer: _Writer, path: Path, alone: int, expected: str = "") -> list[int]:
+    """Lay a file's bytes down. Raises FormatError if they are not those that were scanned."""
+    digest = hashlib.sha256()
     if path.stat().st_size < alone:
-        return writer.add(path.read_bytes())
-    return writer.add_alone(_pieces(path))
+        data = path.read_bytes()
+        digest.update(data)
+        extents = writer.add(data)
+    else:
+        extents = writer.add_alone(_pieces(path, digest))
+    if expected and digest.hexdigest() != expected:
+        raise FormatError(f"{path.name} changed while it was published: expected sha256 {expected}")
+    return extents
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _pieces(path: Path, digest: hashlib._Hash) -> Iterator[bytes]:
     with open(path, "rb") as stream:
         while piece := stream.read(BLOCK_SIZE):
+            digest.update(piece)
             yield piece

@@ -126,12 +126,31 @@ def run(
         for end in (out_end, err_end):
             if end is not None:
                 os.close(end)
-    timed_out = _wait(process, input if isinstance(input, bytes) else None, timeout)
+    with _lock:
+        _running.add(process)
+    try:
+        timed_out = _wait(process, input if isinstance(input, bytes) else None, timeout)
+    finally:
+        with _lock:
+            _running.discard(process)
     out = out_drain.result() if out_drain else b""
     finished = Finished(process.returncode, out, err_drain.result(), timed_out)
     if timed_out:
         raise ProcessTimeout(f"{argv[0]} was killed after {timeout:.0f} s", finished)
     return finished
+
+
+#: What ``run`` waits for at the moment, in any thread.
+_running: set[subprocess.Popen[bytes]] = set()
+_lock = threading.Lock()
+
+
+def stop_all() -> None:
+    """Kill whatever is running, so that an interrupted command ends at once."""
+    with _lock:
+        for process in _running:
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _pipe(keep: int, *, last: bool) -> tuple[_Drain, int]:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,9 +36,11 @@ from shelf_tools.install import INSTALL_LIMITS, Installed, install
 from shelf_tools.interpreters import Interpreter, find_interpreter
 from shelf_tools.order import arrange, follow
 from shelf_tools.pack import LEVEL, Packed, pack
+from shelf_tools.process import stop_all
 from shelf_tools.sandbox import TRACE_LIMITS, Sandbox, open_sandbox
 from shelf_tools.store import Store, open_store
 from shelf_tools.trace import Trace, trace
+from shelf_tools.workfolder import work_folder
 
 #: Notes that are handed on for one pin and stage: a hostile wheel could have one for each of its files.
 _MOST_NOTES = 20
@@ -155,7 +155,7 @@ class _Target:
 
     def run(self) -> Outcome:
         """Go through all stages."""
-        with _work_folder() as work:
+        with work_folder("publish") as work:
             ways = [_Pin(requirement, work / str(at)) for at, requirement in enumerate(self._wanted)]
             self._each("look", ways, self._look)
             missing = [way for way in ways if way.built is None]
@@ -323,9 +323,11 @@ class _Target:
                 except (CloudImportError, OSError) as error:
                     errors[way.pin] = _named(way, error)
                 self._report.step(str(way.pin))
-        finally:  # interrupted: what has not begun shall not begin
+        except BaseException:  # interrupted: what has not begun shall not begin, what runs shall end
             for future in running:
                 future.cancel()
+            stop_all()
+            raise
         if errors:
             raise PublishError("\n".join(errors[way.pin] for way in ways if way.pin in errors))
 
@@ -382,10 +384,3 @@ def _mounted(installed: Installed, interpreter: Interpreter | None) -> tuple[Pat
     """Return (tree, code) as a trace takes them: bytecode only if the interpreter can load it."""
     fits = interpreter is not None and installed.magic == interpreter.magic
     return installed.tree, installed.code if fits else None
-
-
-@contextmanager
-def _work_folder() -> Iterator[Path]:
-    """Yield a folder of the curator's alone: what a private index has stands in it."""
-    with tempfile.TemporaryDirectory(prefix="cloudimport-publish-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)

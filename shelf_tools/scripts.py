@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import ModuleType
+
+from shelf_tools.workfolder import work_folder
 
 #: Where the folder is seen inside.
 SCRIPTS = PurePosixPath("/inside")
@@ -23,8 +24,7 @@ def scripts(*packages: ModuleType) -> Iterator[Path]:
     Copies, since the curator's own installation may be readable by its owner alone, and so that
     nothing else of it is seen inside.
     """
-    with tempfile.TemporaryDirectory(prefix="cloudimport-inside-") as name:
-        folder = Path(name)
+    with work_folder("inside") as folder:
         folder.chmod(0o755)
         for source in _HERE.glob("*.py"):
             _copy(str(source), str(folder / source.name))
