@@ -7,14 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import uv
-
 from cloudimport.ids import running_targets
 from shelf_tools.interpreters import find_interpreter
 from tests.support.children import REPOSITORY
 
-#: Seconds for making a venv and installing one small wheel.
-_TIMEOUT = 300
+#: Seconds for installing some fifty wheels.
+_TIMEOUT = 600
 
 
 def running_version() -> str:
@@ -33,9 +31,9 @@ def make_runtime(version: str, folder: Path) -> str:
     """Make a venv below ``folder`` with the package from this repository; return its interpreter."""
     python = find_python(version)
     assert python is not None, f"there is no CPython {version} on this machine"
-    _uv("venv", "--quiet", "--no-project", "--python", python, str(folder / "venv"))
+    _run(python, "-m", "venv", "--without-pip", str(folder / "venv"))
     interpreter = str(folder / "venv" / "bin" / "python")
-    _uv("pip", "install", "--quiet", "--compile-bytecode", "--python", interpreter, str(REPOSITORY))
+    _pip(interpreter, "install", "--quiet", "--compile", str(REPOSITORY))
     return interpreter
 
 
@@ -43,16 +41,28 @@ def install_packages(version: str, requirements: Path, folder: Path) -> Path:
     """Install pinned packages into a plain folder, as ``pip install --target`` does; return the folder."""
     python = find_python(version)
     assert python is not None, f"there is no CPython {version} on this machine"
-    _uv(
-        "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--link-mode", "copy",
-        "--python", python, "--target", str(folder), "-r", str(requirements),
-    )  # fmt: skip
+    wanted = ("--no-deps", "--only-binary", ":all:", "--target", str(folder), "-r", str(requirements))
+    _pip(python, "install", "--quiet", *wanted)
     return folder
 
 
-def _uv(*arguments: str) -> None:
+def _pip(python: str, *arguments: str) -> None:
+    """Run this environment's pip for another interpreter, with the certificates and indexes it knows."""
+    _run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--python",
+        python,
+        *arguments,
+    )
+
+
+def _run(*command: str) -> None:
     done = subprocess.run(
-        [uv.find_uv_bin(), *arguments],
+        command,
         capture_output=True,
         text=True,
         timeout=_TIMEOUT,
