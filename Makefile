@@ -67,3 +67,4 @@ system-sandbox:
 
 system-test:
 	@tests/support/system_packages.sh sandbox radosgw
+	@tests/support/system_packages.sh compiler $(BIN)/python

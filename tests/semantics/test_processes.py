@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.semantics.conftest import World
+from tests.support.runtimes import find_python
 from tests.support.shelves import write_tree
 
 
@@ -120,11 +121,9 @@ def test_sitecustomize(world: World) -> None:
 
 def test_other_interpreters(world: World) -> None:
     """A child of another Python version, or of another virtual environment, is left alone."""
-    candidates = [
-        *Path("/usr/bin").glob("python[23].[0-9]*"),
-        *(Path.home() / ".pyenv/versions").glob("*/bin/python"),
-    ]
-    found = [str(p) for p in sorted(candidates) if not p.name.endswith("config") and str(p) != sys.executable]
+    others = filter(None, map(find_python, ("3.10", "3.11", "3.12", "3.13")))
+    system = (str(p) for p in Path("/usr/bin").glob("python[23].[0-9]*") if not p.name.endswith("config"))
+    found = sorted({*others, *system} - {sys.executable})
     if not found:
         pytest.skip("there is no other interpreter")
     out = world.run(f"""

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install what is not on PyPI, where this user may; else say what is missing and what that means.
-# Usage: system_packages.sh sandbox|radosgw|venv...
+# Usage: system_packages.sh sandbox|radosgw...|compiler PYTHON|venv PYTHON
 #
 # Never fails: what needs a missing program says so itself (and a test that cannot run is skipped).
 set -u
@@ -69,6 +69,14 @@ for group in "$@"; do
     radosgw)
         need "radosgw radosgw-admin ceph ceph-mon ceph-osd monmaptool" \
             "radosgw ceph-mon ceph-osd ceph-common" "S3 is tested against moto only"
+        ;;
+    compiler)
+        include=$("$2" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+        headers=$("$2" -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])')
+        [ -e "$include/Python.h" ] && headers=
+        need "cc" "gcc libc6-dev $headers" "extension modules of the tests' own cannot be built"
+        [ -z "$headers" ] || [ -e "$include/Python.h" ] || apt_install "$headers"
+        exit
         ;;
     venv)
         python=$2
