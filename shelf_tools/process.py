@@ -1,16 +1,19 @@
 """The one runner of subprocesses: a timeout, bounded capture, and the whole process group killed at the end.
 
-Standard input is fed by ``communicate()`` with a timeout; both outputs are drained by threads that
-keep a bounded part and throw the rest away, so a child that writes without end neither blocks nor
-fills the memory.
+The group is killed too when this process dies, whatever it dies of (see ``leash``). Standard input is
+fed by ``communicate()`` with a timeout; both outputs are drained by threads that keep a bounded part
+and throw the rest away, so a child that writes without end neither blocks nor fills the memory.
 """
 
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from cloudimport.errors import CloudImportError
+from shelf_tools import leash
 
 #: Bytes kept of each captured output: tracer reports and error texts are far below it.
 KEEP = 16 << 20
@@ -107,30 +111,35 @@ def run(
     captured. The process gets a session and so a group of its own, which is killed whole on the way
     out. Raises ProcessTimeout at the time limit, ProcessError when it cannot be started.
     """
+    if not shutil.which(argv[0], path=None if env is None else env.get("PATH")):
+        raise ProcessError(f"{argv[0]} cannot be started: there is no such program")
     out_drain, out_end = _target(stdout_to)
     err_drain, err_end = _pipe(KEEP_ERRORS, last=True)
     feed = subprocess.PIPE if isinstance(input, bytes) else subprocess.DEVNULL if input is None else input
+    held, hold = os.pipe()
     try:
         process = subprocess.Popen(
-            list(argv),
+            [sys.executable, "-I", "-S", leash.__file__, str(held), *argv],
             stdin=feed,
             stdout=stdout_to if stdout_to is not None else out_end,
             stderr=err_end,
-            env=None if env is None else dict(env),
-            pass_fds=tuple(pass_fds),
+            pass_fds=(held, *pass_fds),
             start_new_session=True,
         )
     except OSError as error:
+        os.close(hold)
         raise ProcessError(f"{argv[0]} cannot be started: {error.strerror}") from error
     finally:
-        for end in (out_end, err_end):
+        for end in (out_end, err_end, held):
             if end is not None:
                 os.close(end)
     with _lock:
         _running.add(process)
     try:
+        _send(hold, marshal.dumps(None if env is None else dict(env)))
         timed_out = _wait(process, input if isinstance(input, bytes) else None, timeout)
     finally:
+        os.close(hold)
         with _lock:
             _running.discard(process)
     out = out_drain.result() if out_drain else b""
@@ -162,6 +171,13 @@ def _pipe(keep: int, *, last: bool) -> tuple[_Drain, int]:
 
 def _target(stdout_to: BinaryIO | None) -> tuple[_Drain | None, int | None]:
     return (None, None) if stdout_to is not None else _pipe(KEEP, last=False)
+
+
+def _send(descriptor: int, data: bytes) -> None:
+    """Write all of ``data``, or as much as is read before the reader ends."""
+    with contextlib.suppress(BrokenPipeError):
+        while data:
+            data = data[os.write(descriptor, data) :]
 
 
 def _wait(process: subprocess.Popen[bytes], data: bytes | None, timeout: float) -> bool:

@@ -11,8 +11,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
@@ -33,14 +33,11 @@ _PATH = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INSIDE_ID = "1000"
 #: Bytes of /dev/shm: named semaphores of multiprocessing, which some packages make at import.
 _SHARED_BYTES = 16 * MIB
-_TOOLS = ("bwrap", "setpriv", "prlimit", "timeout", "choom", "env", "sh")
-_ROOT_TOOLS = ("unshare", "mount")
-#: The first program inside. A death signal (PR_SET_PDEATHSIG) that is asked for after the death never
-#: comes: whoever started the run may have died while it was set up. Then nobody reads standard error,
-#: and the line written to it here is answered by SIGPIPE. From here on every death is passed on.
-_IF_STILL_WANTED = ("sh", "-c", 'echo >&2 && exec "$@"', "sh")
-#: Seconds that the end of one run's processes may take.
-_SWEEP_SECONDS = 10.0
+_TOOLS = ("bwrap", "setpriv", "prlimit", "choom", "env", "setsid")
+_ROOT_TOOLS = ("unshare", "mount", "sh")
+#: The first program inside leaves the process group, so that code inside has no way to stop what watches
+#: over the run. bwrap's own processes stay in it: who kills the group kills all (see ``process``).
+_OWN_SESSION = ("setsid", "--wait")
 
 
 @dataclass(frozen=True)
@@ -214,13 +211,12 @@ class Bubblewrap:
             os.lseek(descriptor, 0, os.SEEK_SET)
             if self._root:
                 slot = stack.enter_context(slots.take())
-                stack.enter_context(_swept(slot.uid))
                 launcher, mounts = slot.launcher(mounts)
             else:
-                launcher = ["setpriv", "--no-new-privs", "--pdeathsig=KILL"]
+                launcher = ["setpriv", "--no-new-privs"]
             chain = _bubblewrap(mounts, limits, libraries, descriptor)
             return process.run(
-                [*launcher, *_watchdog(limits), *chain, *_IF_STILL_WANTED, *_limited(limits), *command],
+                [*launcher, *chain, *_OWN_SESSION, *_limited(limits), *command],
                 timeout=limits.wall_seconds,
                 input=stdin,
                 env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
@@ -270,22 +266,6 @@ class Unconfined:
             )
 
 
-@contextmanager
-def _swept(uid: int) -> Iterator[None]:
-    """Kill what runs as ``uid``, which is this run's alone, before (a dead publisher's) and after it."""
-    command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "sh", "-c", "kill -9 -1"]
-
-    def sweep() -> None:
-        with suppress(process.ProcessError):
-            process.run(command, timeout=_SWEEP_SECONDS, env={"PATH": _PATH})
-
-    sweep()
-    try:
-        yield
-    finally:
-        sweep()
-
-
 def _inside(interpreter: Interpreter, mounts: dict[PurePosixPath, Path]) -> tuple[str, str]:
     """Add the interpreter's prefix to ``mounts``; return its executable and library folder inside."""
     if interpreter.prefix.is_relative_to("/usr"):
@@ -308,14 +288,6 @@ def _environment(home: str, libraries: str) -> dict[str, str]:
         "MKL_NUM_THREADS": "1",
     }
     return {**found, "LD_LIBRARY_PATH": libraries} if libraries else found
-
-
-def _watchdog(limits: Limits) -> list[str]:
-    """Return a prefix that ends the run even if the curator died before bwrap could ask to die with it.
-
-    Seconds later than the caller's own limit, which so always comes first.
-    """
-    return ["timeout", "--signal=KILL", str(limits.wall_seconds + 5)]
 
 
 def _limited(limits: Limits, *, processes: bool = True) -> list[str]:
@@ -361,7 +333,6 @@ def _bubblewrap(
         "--unshare-all",
         "--disable-userns",
         "--die-with-parent",
-        "--new-session",
     ]
     command += [
         "--uid",

@@ -66,7 +66,7 @@ class Slot:
             str(self.staging),
         ]
         command += [*pairs, "--", "setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups"]
-        return [*command, "--no-new-privs", "--pdeathsig=KILL"], staged
+        return [*command, "--no-new-privs"], staged
 
 
 @contextmanager

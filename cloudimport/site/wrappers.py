@@ -130,43 +130,45 @@ class Chdir(Wrapper):
             self._paths.look_where()
 
 
-class Listdir(Wrapper):
-    """``os.listdir``: what is there, then what is pending."""
+class Listing(Wrapper):
+    """What lists a folder: what is there, then what is pending."""
+
+    def _present(self, path: Any, relative: str) -> Any:
+        """Return the original's answer; None for a folder of which nothing is there yet."""
+        try:
+            return self._call(path)
+        except FileNotFoundError:
+            if self._paths.tree.has_folder(relative):
+                return None
+            raise
+
+
+class Listdir(Listing):
+    """``os.listdir``."""
 
     def __call__(self, path: Any = None) -> Any:
         """Return the names."""
         relative = self._paths.folder(path)
         if relative is None:
             return self._call(path)
-        tree = self._paths.tree
-        try:
-            found = self._call(path)
-        except FileNotFoundError:
-            if not tree.has_folder(relative):
-                raise
-            found = []
-        names = [name for name, _ in tree.pending(relative, set(map(os.fsdecode, found)).__contains__)]
+        found = self._present(path, relative) or []
+        pending = self._paths.tree.pending(relative, set(map(os.fsdecode, found)).__contains__)
+        names = [name for name, _ in pending]
         as_bytes = path.__class__ is not int and path is not None and isinstance(os.fspath(path), bytes)
         return found + ([os.fsencode(name) for name in names] if as_bytes else names)
 
 
-class Scandir(Wrapper):
-    """``os.scandir``: what is there, then what is pending."""
+class Scandir(Listing):
+    """``os.scandir``."""
 
     def __call__(self, path: Any = None) -> Any:
         """Return an iterator of entries."""
         relative = self._paths.folder(path)
         if relative is None:
             return self._call(path)
-        tree = self._paths.tree
-        try:
-            real = self._call(path)
-        except FileNotFoundError:
-            if not tree.has_folder(relative):
-                raise
-            real = None
+        present = self._present(path, relative)
         folder = path if path.__class__ is int else os.fspath("." if path is None else path)
-        return Scan(real, folder, lambda present: tree.pending(relative, present))
+        return Scan(present, folder, lambda names: self._paths.tree.pending(relative, names))
 
 
 class Run(Wrapper):

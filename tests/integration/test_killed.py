@@ -14,13 +14,10 @@ import pytest
 from cloudimport.format import keys, requirements
 from cloudimport.format.records import EnvironmentPointer, sha256
 from cloudimport.ids import Pin, running_targets
-from cloudimport.sources.config import SourceConfig
-from cloudimport.sources.opening import open_source
 from shelf_tools.builds import verify_build
 from shelf_tools.environments import verify_environments
-from shelf_tools.store import open_store
 from tests.support.localwheels import PINS, files_of, make_wheels, write_requirements
-from tests.support.shelfcommand import publisher_environment
+from tests.support.shelfcommand import publisher_environment, run_shelf
 from tests.support.stacks import opened
 
 TARGET = str(running_targets()[0])
@@ -98,12 +95,11 @@ class Publisher:
         """Return the pins that readers see; each is whole, and so is every environment."""
         if not self.shelf.is_dir():
             return []
-        source = open_source(str(self.shelf), SourceConfig())
-        store = open_store(str(self.shelf), {})
         seen = [pin for pin in PINS if self._pointer(pin).exists()]
-        for pin in seen:
-            assert verify_build(source, Pin.parse(pin), TARGET) == []
-        assert verify_environments(store, source) == []
+        if (self.shelf / keys.SHELF).exists():
+            problems = f"{len(seen)} build{'s' * (len(seen) != 1)} checked, 0 problems"
+            assert run_shelf("verify", "--shelf", self.shelf).ok() == problems
+        assert seen == [] or (self.shelf / keys.SHELF).exists()
         return seen
 
     def _pointer(self, pin: str) -> Path:
