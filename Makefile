@@ -11,11 +11,12 @@ unexport HOME
 endif
 # Everything else of the environment (indexes, certificates, proxies) reaches pip as it is.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-PIP := $(BIN)/python -m pip --no-input install --quiet
+# setuptools calls the table of extension modules in pyproject.toml experimental, at each editable install.
+PIP := PYTHONWARNINGS='ignore:`[tool.' $(BIN)/python -m pip --no-input install --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-long lint format bench clean system-sandbox system-test
+.PHONY: help venv demo test test-long conformance lint format bench clean system-sandbox system-compiler system-test
 
 help:  ## Show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,7 +45,7 @@ bench: $(VENV)/.test  ## Run the benchmarks; they print, and judge nothing
 	@$(BIN)/python -m pytest -m '' -s tests/bench --no-header -q $(ARGS)
 
 clean:  ## Remove what was made: .venv, .demo, build output, caches of tools
-	@rm -rf $(VENV) .demo build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) .demo .conformance build dist *.egg-info cloudimport/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # Each stamp is made anew when the dependencies change.
@@ -57,7 +58,7 @@ $(VENV)/.shelf: pyproject.toml $(VENV)/.python
 	@$(PIP) --editable '.[shelf]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml $(VENV)/.python
+$(VENV)/.test: pyproject.toml cloudimport/_native.c $(VENV)/.python | system-compiler
 	@echo "installing the dependencies of tests and linters into $(VENV)"
 	@$(PIP) --editable '.[shelf,test,lint]'
 	@touch $(VENV)/.shelf $@
@@ -65,6 +66,8 @@ $(VENV)/.test: pyproject.toml $(VENV)/.python
 system-sandbox:
 	@tests/support/system_packages.sh sandbox
 
+system-compiler: $(VENV)/.python
+	@tests/support/system_packages.sh compiler $(BIN)/python
+
 system-test:
 	@tests/support/system_packages.sh sandbox radosgw
-	@tests/support/system_packages.sh compiler $(BIN)/python

@@ -29,6 +29,7 @@ from cloudimport.importer.places import finder_position, path_position
 from cloudimport.settings import Settings
 from cloudimport.site.children import Children
 from cloudimport.site.expiry import expire, hold
+from cloudimport.site.native import Helper, load
 from cloudimport.site.patches import Patches
 from cloudimport.site.tree import SiteTree
 from cloudimport.sources.base import Source
@@ -43,10 +44,17 @@ class Environment:
     """What ``install`` returns: the environment that imports now come from."""
 
     def __init__(
-        self, parts: _Parts, finder: ShelfFinder, hook: Any, patches: Patches, children: Children
+        self,
+        parts: _Parts,
+        finder: ShelfFinder,
+        hook: Any,
+        patches: Patches,
+        children: Children,
+        helper: Helper | None,
     ) -> None:
         self._parts = parts
         self._finder, self._hook, self._patches, self._children = finder, hook, patches, children
+        self._helper = helper
         self._inherited = False
         self._held: int | None = None
 
@@ -78,11 +86,14 @@ class Environment:
     def stats(self) -> dict[str, float]:
         """Return counts since ``install``; bytes are bytes on the wire, ``wait_seconds`` seconds."""
         counting = self._parts.counting
-        return {
+        found = {
             "requests": counting.requests,
             "bytes_fetched": counting.bytes,
             **self._parts.counters.snapshot(),
         }
+        for name, count in self._helper.counts().items() if self._helper else ():
+            found[name] += count
+        return found
 
     def __repr__(self) -> str:
         return f"<cloudimport environment of {len(self.pins)} packages for {self.target} from {self.shelf}>"
@@ -182,9 +193,25 @@ def install(
     return _activate(parts, ref, target)
 
 
-def install_child(record: Mapping[str, Any]) -> Environment:
-    """Install what a parent installed (cloudimport/site/bootstrap)."""
-    environ = dict(os.environ)
+class Unimported:
+    """The environment of a parent process, of which this one makes files and imports nothing."""
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        """Raises a CloudImportError if the index cannot be had."""
+        codec.locate(record["codec"])
+        self._parts = _of_parent(record)
+        self.tree = self._parts.tree
+        self._held = _open_tree(self._parts)
+        self._counted = (0, 0)
+
+    def counts(self) -> tuple[int, int]:
+        """Return (requests, bytes fetched) since the last time."""
+        counting, before = self._parts.counting, self._counted
+        self._counted = (counting.requests, counting.bytes)
+        return self._counted[0] - before[0], self._counted[1] - before[1]
+
+
+def _of_parent(record: Mapping[str, Any]) -> _Parts:
     settings = Settings(
         record["shelf"],
         "",
@@ -193,10 +220,18 @@ def install_child(record: Mapping[str, Any]) -> Environment:
         record["cache_bytes"],
         record["memory_bytes"],
         record["deadline"],
-        environ,
+        record["native"],
+        dict(os.environ),
     )
     parts = _Parts(settings, settings.shelf)
     parts.open_index(Ref(*record["index"]), record["target"])
+    return parts
+
+
+def install_child(record: Mapping[str, Any]) -> Environment:
+    """Install what a parent installed (cloudimport/site/bootstrap)."""
+    codec.locate(record["codec"])
+    parts = _of_parent(record)
     environment = _activate(parts, Ref(*record["index"]), record["target"])
     environment._inherited = True
     return environment
@@ -206,18 +241,21 @@ def _activate(parts: _Parts, ref: Ref, target: str) -> Environment:
     """Put finders, path, patches and children in place. Everything that can fail came before."""
     global _current
     held = _open_tree(parts)
-    codec.locate()
+    record = _child_record(parts, ref, target)
     patches = Patches(parts.tree)
     finder, hook = ShelfFinder(parts.tree, _watched(patches)), path_hook(parts.tree)
-    children = Children(_child_record(parts, ref, target), os.environ)
+    children = Children(record, os.environ)
+    helper = load() if parts.settings.native else None
     _forget_importers(parts.tree.root)
     sys.path_hooks.insert(0, hook)
     sys.path.insert(path_position(sys.path), parts.tree.root)
     sys.meta_path.insert(finder_position(), finder)
     patches.install()
+    if helper is not None:
+        helper.install(parts.tree.root, parts.index.data, record, parts.settings.environ)
     children.install()
     _register_fork()
-    _current = Environment(parts, finder, hook, patches, children)
+    _current = Environment(parts, finder, hook, patches, children, helper)
     _current._held = held
     return _current
 
@@ -255,6 +293,8 @@ def uninstall() -> None:
     if environment is None:
         return
     environment._children.uninstall()
+    if environment._helper is not None:
+        environment._helper.uninstall()
     environment._patches.uninstall()
     places: tuple[tuple[list[Any], Any], ...] = (
         (sys.meta_path, environment._finder),
@@ -285,6 +325,8 @@ def _child_record(parts: _Parts, ref: Ref, target: str) -> dict[str, Any]:
         "cache_bytes": settings.cache_bytes,
         "memory_bytes": settings.memory_bytes,
         "deadline": settings.deadline,
+        "native": settings.native,
+        "codec": codec.locate(),
         "index": list(ref),
         "target": target,
     }

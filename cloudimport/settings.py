@@ -27,7 +27,10 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 class Settings(NamedTuple):
-    """What ``install`` goes by. Sizes in bytes, ``deadline`` in seconds; paths are absolute or ""."""
+    """What ``install`` goes by. Sizes in bytes, ``deadline`` in seconds; paths are absolute or "".
+
+    ``native`` says whether the native helper is used where it was built.
+    """
 
     shelf: str
     requirements: str
@@ -36,6 +39,7 @@ class Settings(NamedTuple):
     cache_bytes: int
     memory_bytes: int
     deadline: float
+    native: bool
     environ: Mapping[str, str]
 
 
@@ -64,6 +68,7 @@ def resolve(
         _size(environ, "CLOUDIMPORT_CACHE_SIZE", _CACHE_BYTES_LAMBDA if in_lambda(environ) else _CACHE_BYTES),
         _size(environ, "CLOUDIMPORT_MEMORY_SIZE", _MEMORY_BYTES),
         _seconds(environ, "CLOUDIMPORT_DEADLINE", _DEADLINE),
+        _switch(environ, "CLOUDIMPORT_NATIVE"),
         environ,
     )
 
@@ -130,6 +135,13 @@ def _size(environ: Mapping[str, str], variable: str, default: int) -> int:
         return int(number) * _UNITS[unit]
     except ValueError:
         raise ConfigurationError(f"{variable}={text!r} is not a size: write bytes, or 512M, or 2G") from None
+
+
+def _switch(environ: Mapping[str, str], variable: str) -> bool:
+    text = environ.get(variable, "").strip() or "1"
+    if text not in ("0", "1"):
+        raise ConfigurationError(f"{variable}={text!r} is neither 0 nor 1")
+    return text == "1"
 
 
 def _seconds(environ: Mapping[str, str], variable: str, default: float) -> float:

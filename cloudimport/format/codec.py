@@ -35,13 +35,18 @@ def _load_codec() -> Any:
     return module
 
 
-def locate() -> None:
-    """Find the codec's file now, loading nothing: later ``sys.path`` holds a shelf that may pin another."""
+def locate(path: str = "") -> str:
+    """Find the codec's file now, loading nothing: later ``sys.path`` holds a shelf that may pin another.
+
+    Returns it, "" if none is needed; ``path`` is what a parent process has found.
+    """
     global _path
+    _path = _path or path
     if sys.version_info < (3, 14) and _codec is None:
         from importlib.machinery import EXTENSION_SUFFIXES
 
         _path = _path or _extension_path(EXTENSION_SUFFIXES[0])
+    return _path
 
 
 def _extension_path(suffix: str) -> str:

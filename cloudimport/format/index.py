@@ -297,6 +297,11 @@ class EnvironmentIndex:
             raise FormatError(f"{what} is not well-formed: {error!r}") from None
         self._sections: list[Section | None] = [None] * len(self.builds)
 
+    @property
+    def data(self) -> bytes:
+        """The plain bytes that the index was parsed from."""
+        return self._data
+
     def _numbered(self, names: dict[str, list[int]]) -> dict[str, list[int]]:
         """Return ``names`` with the numbers of the builds that have them. Raises ValueError."""
         for builds in names.values():

@@ -358,6 +358,15 @@ class SiteTree:
                     self._fill_quietly(section, file)
         self._listed.add(relative)
 
+    def fill_folder(self, relative: str) -> None:
+        """Make all that is directly in a folder be there, for C code that lists it. Raises as ``fill``."""
+        self.ensure_folder(relative)
+        sections = self.index.find_folder(relative) if relative else []
+        start = relative and relative + "/"
+        names = [name for section in sections for name in (section.folder(relative) or ([],))[0]]
+        for name in names if relative else self.index.files:
+            self.ensure(start + name)
+
     def pending(self, relative: str, present: Callable[[str], bool]) -> list[tuple[str, bool]]:
         """Return (name, is folder) of what a folder has and is not there yet."""
         names: dict[str, bool] = {}

@@ -18,6 +18,7 @@ echo "published in $(($(date +%s) - started)) s; the shelf holds $(du -sh "$demo
 
 say "the user: a new virtual environment with the runtime only"
 "$python" -m venv --without-pip "$demo/user"
+rm -rf build # what an earlier version left there would be installed too
 "$python" -m pip --no-input --disable-pip-version-check --python "$demo/user/bin/python" install --quiet .
 "$python" -m pip --disable-pip-version-check --python "$demo/user/bin/python" list --format=freeze
 

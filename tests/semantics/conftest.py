@@ -257,6 +257,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeShelf:
             "sitething.py": "whose = 'shelf'\n",
         },
     )
+    bulk = {f"bulk/data/f{n}": f"data {n}\n" for n in range(40)}
+    shelf.add("bulk", "1", {"bulk/__init__.py": "", "bulk/large.bin": _LARGE, **bulk})
     for name, module in (
         ("zstandard", "zstandard"),
         ("cachetools", "cachetools"),
@@ -289,6 +291,19 @@ def native(made: MadeShelf) -> None:
     """Skips where no extension module can be compiled."""
     if not (made.work / "c").exists():
         pytest.skip("gcc is not installed")
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that opens files in every way that C code has (reader.c)."""
+    if not shutil.which("gcc"):
+        pytest.skip("gcc is not installed")
+    library = tmp_path_factory.mktemp("reader") / "libreader.so"
+    source = Path(__file__).parent / "reader.c"
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-O1", str(source), "-o", str(library), "-lpthread"], check=True
+    )
+    return library
 
 
 @pytest.fixture

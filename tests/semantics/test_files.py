@@ -256,26 +256,6 @@ def test_captured_before(world: World) -> None:
     assert out == "x\n 7\n['table.csv']\ny"
 
 
-def test_c_code(world: World) -> None:
-    """C code that opens a file by itself finds what is materialised: a package's small data files from its
-    import on, and what Python code has looked at. For the rest it gets a loud `ENOENT`, never zeros.
-    """
-    out = world.run("""
-        import ctypes, demo, left, right
-        libc = ctypes.CDLL(None, use_errno=True)
-        def opened(path):
-            fd = libc.open(os.fsencode(path), 0)
-            return os.read(fd, 5) if fd >= 0 else os.strerror(ctypes.get_errno())
-        base = os.path.dirname(demo.__file__)
-        print(opened(base + "/large.bin"))
-        os.path.exists(base + "/large.bin")
-        print(opened(base + "/large.bin"))
-        import nsp.a
-        print(opened(list(nsp.__path__)[0] + "/data/a.txt"))
-    """)
-    assert out == "No such file or directory\nb'\\x00\\x01\\x02\\x03\\x04'\nb'a'"
-
-
 def test_commands(world: World) -> None:
     """A program started with `subprocess`, `os.system` or `os.posix_spawn` finds the files of the
     environment that its command line names, itself included.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def make_runtime(version: str, folder: Path) -> str:
     assert python is not None, f"there is no CPython {version} on this machine"
     _run(python, "-m", "venv", "--without-pip", str(folder / "venv"))
     interpreter = str(folder / "venv" / "bin" / "python")
+    shutil.rmtree(REPOSITORY / "build", ignore_errors=True)  # an earlier version
     _pip(interpreter, "install", "--quiet", "--compile", str(REPOSITORY))
     return interpreter
 

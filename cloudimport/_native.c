@@ -1,0 +1,887 @@
+/* The native helper: files of the site tree appear for whoever opens them in this process, C code too.
+ *
+ * Libraries call open(), fopen(), stat() and their like through slots of their own, which the dynamic
+ * linker fills in (ELF gABI, "Global Offset Table"). scan() puts hooks of the same signature into those
+ * slots, of every object that is loaded, and again whenever one was loaded since. A hook calls the
+ * original first. Only when that says ENOENT, for a path in the site tree that the environment has, it
+ * asks for the file and tries again; all other calls cost one compare more than before.
+ *
+ * It asks another process, the filler (cloudimport/site/bootstrap/fill.py), which is started when it is
+ * first needed, and waits for the answer with no lock of Python's taken or given away. For the caller
+ * that is a slow disk, and nothing else: whether its thread holds the interpreter's lock, does not hold it,
+ * or is none of Python's, whatever locks of its own it holds, no other thread gets to run that would not
+ * have run under pip. Calling back into this interpreter could deadlock: with a caller that holds a lock
+ * of its library, and a thread that holds the interpreter's lock and waits for the library's.
+ *
+ * What is not seen: openings by the dynamic linker itself (DT_NEEDED: the importer fills those before),
+ * by constructors of a library that is being loaded, by code that makes system calls directly.
+ */
+
+#define _GNU_SOURCE
+#define Py_LIMITED_API 0x030A0000
+#define PY_SSIZE_T_CLEAN
+/* The names of functions below are data; fortified inline versions would be in the way. */
+#undef _FORTIFY_SOURCE
+#include <Python.h>
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <link.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#define R_SLOT R_X86_64_JUMP_SLOT
+#define R_GLOB R_X86_64_GLOB_DAT
+#define R_WORD R_X86_64_64
+#elif defined(__aarch64__)
+#define R_SLOT R_AARCH64_JUMP_SLOT
+#define R_GLOB R_AARCH64_GLOB_DAT
+#define R_WORD R_AARCH64_ABS64
+#else
+#error "the native helper knows x86-64 and aarch64"
+#endif
+
+/* ---- what is installed ---------------------------------------------------------------------- */
+
+/* Made by install() and never freed, but for the index: a hook in another thread may look at it at any time. */
+typedef struct {
+    char *root;        /* the site tree's root, without a slash at the end */
+    size_t root_size;
+    const char *mark;  /* its last two components: in every path into the tree, by whatever link */
+    char **argv;       /* the filler's command and environment */
+    char **envp;
+    int timeout;       /* milliseconds that one answer may take */
+    PyObject *index;   /* bytes that hold the path of every file of the environment */
+    const char *paths; /* what is in them, while this is what is installed */
+    size_t paths_size;
+} Config;
+
+static _Atomic(Config *) config;
+static _Atomic int readers; /* of its paths */
+
+/* One request at a time; what follows belongs to whoever holds the lock. */
+static pthread_mutex_t filler_lock = PTHREAD_MUTEX_INITIALIZER;
+static int filler = -1;      /* a socket to the filler, -1 when there is none */
+static Config *filler_of;    /* what it was started for */
+static _Atomic uint64_t count_fills, count_requests, count_bytes;
+
+/* Hashes of paths that the environment does not have: libraries look for the same ones again and again. */
+static _Atomic uint64_t absent[1024];
+
+/* ---- the originals -------------------------------------------------------------------------- */
+
+static struct {
+    int (*open)(const char *, int, ...);
+    int (*open64)(const char *, int, ...);
+    int (*openat)(int, const char *, int, ...);
+    int (*openat64)(int, const char *, int, ...);
+    FILE *(*fopen)(const char *, const char *);
+    FILE *(*fopen64)(const char *, const char *);
+    int (*stat)(const char *, void *);
+    int (*stat64)(const char *, void *);
+    int (*lstat)(const char *, void *);
+    int (*lstat64)(const char *, void *);
+    int (*fstatat)(int, const char *, void *, int);
+    int (*fstatat64)(int, const char *, void *, int);
+    int (*xstat)(int, const char *, void *);
+    int (*xstat64)(int, const char *, void *);
+    int (*lxstat)(int, const char *, void *);
+    int (*lxstat64)(int, const char *, void *);
+    int (*fxstatat)(int, int, const char *, void *, int);
+    int (*fxstatat64)(int, int, const char *, void *, int);
+    int (*statx)(int, const char *, int, unsigned int, void *);
+    int (*access)(const char *, int);
+    int (*faccessat)(int, const char *, int, int);
+    DIR *(*opendir)(const char *);
+    char *(*realpath)(const char *, char *);
+    void *(*dlopen)(const char *, int);
+    void *(*dlsym)(void *, const char *);
+} real;
+
+/* ---- which paths are ours ------------------------------------------------------------------- */
+
+/* Write an absolute path to out, without "//", "/." and "/.."; returns its length, 0 if too long. */
+static size_t normalised(const char *path, char *out, size_t room)
+{
+    size_t size = 0;
+    while (*path) {
+        while (*path == '/')
+            path++;
+        size_t part = strcspn(path, "/");
+        if (part == 0)
+            break;
+        if (part == 2 && path[0] == '.' && path[1] == '.') {
+            while (size && out[--size] != '/')
+                ;
+        } else if (!(part == 1 && path[0] == '.')) {
+            if (size + part + 2 > room)
+                return 0;
+            out[size++] = '/';
+            memcpy(out + size, path, part);
+            size += part;
+        }
+        path += part;
+    }
+    out[size] = 0;
+    return size;
+}
+
+/* Write the path relative to the root to out ("" for itself); returns 0 if it is not in the tree. */
+static int below_root(const Config *c, int dirfd, const char *path, char *out, size_t room)
+{
+    char full[PATH_MAX], plain[PATH_MAX];
+    if (path == NULL || *path == 0)
+        return 0;
+    if (*path != '/') {
+        size_t size;
+        if (dirfd == AT_FDCWD) {
+            if (getcwd(full, sizeof full) == NULL)
+                return 0;
+            size = strlen(full);
+        } else {
+            char link[64];
+            snprintf(link, sizeof link, "/proc/self/fd/%d", dirfd);
+            ssize_t got = readlink(link, full, sizeof full - 1);
+            if (got <= 0)
+                return 0;
+            full[size = (size_t)got] = 0;
+        }
+        if (size + strlen(path) + 2 > sizeof full)
+            return 0;
+        full[size] = '/';
+        strcpy(full + size + 1, path);
+        path = full;
+    }
+    if (strstr(path, c->mark) == NULL && path != full)
+        return 0;
+    if (normalised(path, plain, sizeof plain) == 0)
+        return 0;
+    const char *tail = NULL;
+    if (strncmp(plain, c->root, c->root_size) == 0) {
+        tail = plain + c->root_size;
+    } else {
+        char resolved[PATH_MAX];
+        char *found = strstr(plain, c->mark);
+        if (found == NULL)
+            return 0;
+        found += strlen(c->mark);
+        char kept = *found;
+        *found = 0;
+        int same = real.realpath(plain, resolved) != NULL && strcmp(resolved, c->root) == 0;
+        *found = kept;
+        if (!same)
+            return 0;
+        tail = found;
+    }
+    if ((*tail != '/' && *tail != 0) || strlen(tail) >= room)
+        return 0;
+    strcpy(out, *tail ? tail + 1 : tail);
+    return 1;
+}
+
+/* Whether the environment may have a file or folder there; in doubt it may. */
+static int may_have(const Config *c, const char *relative)
+{
+    uint64_t hash = 14695981039346656037u; /* FNV-1a */
+    int plain = 1;
+    for (const unsigned char *at = (const unsigned char *)relative; *at; at++) {
+        hash = (hash ^ *at) * 1099511628211u;
+        if (*at < 0x20 || *at > 0x7e || *at == '"' || *at == '\\')
+            plain = 0; /* it is written in another way in the index, which is JSON */
+    }
+    if (!plain)
+        return 1;
+    hash ^= (uint64_t)(uintptr_t)c;
+    if (atomic_load(&absent[hash % 1024]) == hash)
+        return 0;
+    atomic_fetch_add(&readers, 1);
+    int installed = atomic_load(&config) == c;
+    int found = installed && memmem(c->paths, c->paths_size, relative, strlen(relative)) != NULL;
+    atomic_fetch_sub(&readers, 1);
+    if (installed && !found)
+        atomic_store(&absent[hash % 1024], hash);
+    return found;
+}
+
+/* ---- asking the filler ---------------------------------------------------------------------- */
+
+static long long milliseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+static void stop_filler(void)
+{
+    if (filler >= 0)
+        close(filler);
+    filler = -1;
+}
+
+/* Start the filler. It makes a child of its own do the work and ends, so that this process has no child
+ * that it does not know of (os.wait()). */
+static int start_filler(Config *c)
+{
+    int ends[2];
+    pid_t pid;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+        return -1;
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t none;
+    sigemptyset(&none);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], 0);
+    posix_spawn_file_actions_adddup2(&actions, 2, 1);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+    int failed = posix_spawn(&pid, c->argv[0], &actions, &attributes, c->argv, c->envp);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    close(ends[1]);
+    if (failed) {
+        close(ends[0]);
+        return -1;
+    }
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    filler = ends[0];
+    filler_of = c;
+    return 0;
+}
+
+static int send_all(const char *data, size_t size)
+{
+    while (size) {
+        ssize_t sent = send(filler, data, size, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent <= 0)
+            return -1;
+        data += sent;
+        size -= (size_t)sent;
+    }
+    return 0;
+}
+
+static int receive_all(char *data, size_t size, long long deadline)
+{
+    while (size) {
+        struct pollfd ready = {filler, POLLIN, 0};
+        long long left = deadline - milliseconds();
+        int got = left > 0 ? poll(&ready, 1, (int)left) : 0;
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return -1;
+        ssize_t received = recv(filler, data, size, 0);
+        if (received < 0 && errno == EINTR)
+            continue;
+        if (received <= 0)
+            return -1;
+        data += received;
+        size -= (size_t)received;
+    }
+    return 0;
+}
+
+/* What the filler answers: see cloudimport/site/bootstrap/fill.py. Native byte order, no padding. */
+typedef struct {
+    int32_t status;       /* 0: it is there; else an errno */
+    uint32_t other_size;  /* of the path that follows: where it is, if not in its place */
+    uint64_t requests, bytes;
+} Answer;
+
+/* With the lock held. Returns an errno. */
+static int exchange(Config *c, char what, const char *relative, char *other, long long deadline)
+{
+    if (filler >= 0 && filler_of != c)
+        stop_filler();
+    if (filler < 0 && start_filler(c))
+        return EIO;
+    Answer answer;
+    uint32_t size = (uint32_t)strlen(relative) + 1;
+    if (send_all((char *)&size, sizeof size) || send_all(&what, 1) || send_all(relative, size - 1)
+        || receive_all((char *)&answer, sizeof answer, deadline) || answer.other_size >= PATH_MAX
+        || receive_all(other, answer.other_size, deadline)) {
+        stop_filler(); /* it is gone, or its next answer would be to this question: the next one starts another */
+        return EIO;
+    }
+    other[answer.other_size] = 0;
+    atomic_fetch_add(&count_fills, answer.status == 0);
+    atomic_fetch_add(&count_requests, answer.requests);
+    atomic_fetch_add(&count_bytes, answer.bytes);
+    return answer.status;
+}
+
+/* Have the file or folder ('F'), or all that a folder has ('D'), put in its place. Returns 0 or an errno;
+ * other is the path to use instead, or empty. */
+static int ask(Config *c, char what, const char *relative, char *other)
+{
+    struct timespec until;
+    other[0] = 0;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += c->timeout / 1000 + 1;
+    if (pthread_mutex_timedlock(&filler_lock, &until))
+        return EIO;
+    long long deadline = milliseconds() + c->timeout;
+    int had = filler >= 0;
+    int status = exchange(c, what, relative, other, deadline);
+    if (status == EIO && had && filler < 0)
+        status = exchange(c, what, relative, other, deadline); /* killed meanwhile: one other try */
+    pthread_mutex_unlock(&filler_lock);
+    return status;
+}
+
+/* After ENOENT: returns whether the call is to be made again, with *path replaced if need be. errno is
+ * what the caller gets otherwise. */
+static int filled(int dirfd, const char **path, char *other)
+{
+    Config *c = atomic_load_explicit(&config, memory_order_acquire);
+    char relative[PATH_MAX];
+    if (c == NULL || !below_root(c, dirfd, *path, relative, sizeof relative) || !*relative
+        || !may_have(c, relative)) {
+        errno = ENOENT;
+        return 0;
+    }
+    int status = ask(c, 'F', relative, other);
+    if (status) {
+        errno = status;
+        return 0;
+    }
+    if (other[0])
+        *path = other;
+    return 1;
+}
+
+/* Before a call that would make the file, or that lists the folder, without saying ENOENT. Returns 0, with
+ * *path replaced if need be, or -1 and errno when what the environment has there cannot be had. */
+static int prepared(int dirfd, const char **path, char what, char *other)
+{
+    Config *c = atomic_load_explicit(&config, memory_order_acquire);
+    char relative[PATH_MAX];
+    int kept = errno, status = 0;
+    if (c != NULL && *path != NULL && (**path != '/' || strstr(*path, c->mark) != NULL)
+        && below_root(c, dirfd, *path, relative, sizeof relative)
+        && !(what == 'F' && real.faccessat(dirfd, *path, F_OK, 0) == 0) && may_have(c, relative)) {
+        status = ask(c, what, relative, other);
+        if (status == 0 && other[0])
+            *path = other;
+    }
+    errno = kept;
+    if (status == 0 || status == ENOENT)
+        return 0;
+    errno = status;
+    return -1;
+}
+
+/* ---- the hooks ------------------------------------------------------------------------------ */
+
+#define MISSING(result) ((result) == -1 && errno == ENOENT)
+
+#define MODE_OF(flags) \
+    unsigned int mode = 0; \
+    if ((flags) & (O_CREAT | __O_TMPFILE)) { \
+        va_list more; \
+        va_start(more, flags); \
+        mode = va_arg(more, unsigned int); \
+        va_end(more); \
+    }
+#ifndef __O_TMPFILE
+#define __O_TMPFILE 020000000
+#endif
+
+#define OPEN(NAME) \
+    static int hook_##NAME(const char *path, int flags, ...) \
+    { \
+        char other[PATH_MAX]; \
+        MODE_OF(flags) \
+        if ((flags & (O_CREAT | O_TRUNC)) == O_CREAT && prepared(AT_FDCWD, &path, 'F', other)) \
+            return -1; \
+        int result = real.NAME(path, flags, mode); \
+        if (MISSING(result) && filled(AT_FDCWD, &path, other)) \
+            result = real.NAME(path, flags, mode); \
+        return result; \
+    }
+OPEN(open)
+OPEN(open64)
+
+#define OPENAT(NAME) \
+    static int hook_##NAME(int dirfd, const char *path, int flags, ...) \
+    { \
+        char other[PATH_MAX]; \
+        MODE_OF(flags) \
+        if ((flags & (O_CREAT | O_TRUNC)) == O_CREAT && prepared(dirfd, &path, 'F', other)) \
+            return -1; \
+        int result = real.NAME(dirfd, path, flags, mode); \
+        if (MISSING(result) && filled(dirfd, &path, other)) \
+            result = real.NAME(dirfd, path, flags, mode); \
+        return result; \
+    }
+OPENAT(openat)
+OPENAT(openat64)
+
+/* What fortified code calls instead (glibc, "Fortification of function calls"). */
+static int hook_open_2(const char *path, int flags) { return hook_open64(path, flags); }
+static int hook_openat_2(int dirfd, const char *path, int flags) { return hook_openat64(dirfd, path, flags); }
+
+#define FOPEN(NAME) \
+    static FILE *hook_##NAME(const char *path, const char *mode) \
+    { \
+        char other[PATH_MAX]; \
+        if (mode != NULL && *mode == 'a' && prepared(AT_FDCWD, &path, 'F', other)) \
+            return NULL; \
+        FILE *result = real.NAME(path, mode); \
+        if (result == NULL && errno == ENOENT && filled(AT_FDCWD, &path, other)) \
+            result = real.NAME(path, mode); \
+        return result; \
+    }
+FOPEN(fopen)
+FOPEN(fopen64)
+
+/* HOOK(name, folder of the path, parameters, arguments): call, fill, call again. */
+#define HOOK(NAME, DIRFD, PARAMETERS, ARGUMENTS) \
+    static int hook_##NAME PARAMETERS \
+    { \
+        char other[PATH_MAX]; \
+        int result = real.NAME ARGUMENTS; \
+        if (MISSING(result) && filled(DIRFD, &path, other)) \
+            result = real.NAME ARGUMENTS; \
+        return result; \
+    }
+HOOK(stat, AT_FDCWD, (const char *path, void *out), (path, out))
+HOOK(stat64, AT_FDCWD, (const char *path, void *out), (path, out))
+HOOK(lstat, AT_FDCWD, (const char *path, void *out), (path, out))
+HOOK(lstat64, AT_FDCWD, (const char *path, void *out), (path, out))
+HOOK(fstatat, dirfd, (int dirfd, const char *path, void *out, int flags), (dirfd, path, out, flags))
+HOOK(fstatat64, dirfd, (int dirfd, const char *path, void *out, int flags), (dirfd, path, out, flags))
+HOOK(xstat, AT_FDCWD, (int version, const char *path, void *out), (version, path, out))
+HOOK(xstat64, AT_FDCWD, (int version, const char *path, void *out), (version, path, out))
+HOOK(lxstat, AT_FDCWD, (int version, const char *path, void *out), (version, path, out))
+HOOK(lxstat64, AT_FDCWD, (int version, const char *path, void *out), (version, path, out))
+HOOK(fxstatat, dirfd, (int version, int dirfd, const char *path, void *out, int flags),
+     (version, dirfd, path, out, flags))
+HOOK(fxstatat64, dirfd, (int version, int dirfd, const char *path, void *out, int flags),
+     (version, dirfd, path, out, flags))
+HOOK(statx, dirfd, (int dirfd, const char *path, int flags, unsigned int mask, void *out),
+     (dirfd, path, flags, mask, out))
+HOOK(access, AT_FDCWD, (const char *path, int mode), (path, mode))
+HOOK(faccessat, dirfd, (int dirfd, const char *path, int mode, int flags), (dirfd, path, mode, flags))
+
+static DIR *hook_opendir(const char *path)
+{
+    char other[PATH_MAX];
+    return prepared(AT_FDCWD, &path, 'D', other) ? NULL : real.opendir(path);
+}
+
+static char *hook_realpath(const char *path, char *out)
+{
+    char other[PATH_MAX];
+    char *result = real.realpath(path, out);
+    if (result == NULL && errno == ENOENT && filled(AT_FDCWD, &path, other))
+        result = real.realpath(path, out);
+    return result;
+}
+
+static char *hook_realpath_chk(const char *path, char *out, size_t room)
+{
+    (void)room;
+    return hook_realpath(path, out);
+}
+
+static int scan(void);
+
+static void *hook_dlopen(const char *path, int mode)
+{
+    char other[PATH_MAX];
+    /* Without a slash it is searched for beside whoever calls, so the call must come from there: a jump. */
+    if (path == NULL || strchr(path, '/') == NULL)
+        return real.dlopen(path, mode);
+    prepared(AT_FDCWD, &path, 'F', other); /* if it cannot be had, dlerror() will say that it is not there */
+    void *result = real.dlopen(path, mode);
+    if (result != NULL)
+        scan();
+    return result;
+}
+
+static void *found_by_name(void *handle, const char *name);
+
+/* For those who look a function up by its name, as ctypes does. What is searched depends on who calls, so
+ * that the call must come from there: jumps. Interposers look for the next one, which must not be a hook. */
+static void *hook_dlsym(void *handle, const char *name)
+{
+    if (handle == RTLD_NEXT || name == NULL || atomic_load_explicit(&config, memory_order_relaxed) == NULL)
+        return real.dlsym(handle, name);
+    void *hook = found_by_name(handle, name);
+    return hook != NULL ? hook : real.dlsym(handle, name);
+}
+
+/* ---- putting them into the slots ------------------------------------------------------------ */
+
+static const struct {
+    const char *name;
+    void *hook;
+    void **original;
+    int for_python; /* whether Python's own calls too: its look-ups are wrapped in Python, and many */
+} hooks[] = {
+#define ENTRY(NAME, SYMBOL, FOR_PYTHON) {SYMBOL, (void *)hook_##NAME, (void **)&real.NAME, FOR_PYTHON}
+    ENTRY(open, "open", 1),
+    ENTRY(open64, "open64", 1),
+    ENTRY(openat, "openat", 1),
+    ENTRY(openat64, "openat64", 1),
+    {"__open_2", (void *)hook_open_2, NULL, 1},
+    {"__open64_2", (void *)hook_open_2, NULL, 1},
+    {"__openat_2", (void *)hook_openat_2, NULL, 1},
+    {"__openat64_2", (void *)hook_openat_2, NULL, 1},
+    ENTRY(fopen, "fopen", 1),
+    ENTRY(fopen64, "fopen64", 1),
+    ENTRY(stat, "stat", 0),
+    ENTRY(stat64, "stat64", 0),
+    ENTRY(lstat, "lstat", 0),
+    ENTRY(lstat64, "lstat64", 0),
+    ENTRY(fstatat, "fstatat", 0),
+    ENTRY(fstatat64, "fstatat64", 0),
+    ENTRY(xstat, "__xstat", 0),
+    ENTRY(xstat64, "__xstat64", 0),
+    ENTRY(lxstat, "__lxstat", 0),
+    ENTRY(lxstat64, "__lxstat64", 0),
+    ENTRY(fxstatat, "__fxstatat", 0),
+    ENTRY(fxstatat64, "__fxstatat64", 0),
+    ENTRY(statx, "statx", 0),
+    ENTRY(access, "access", 0),
+    ENTRY(faccessat, "faccessat", 0),
+    ENTRY(opendir, "opendir", 0),
+    ENTRY(realpath, "realpath", 0),
+    {"__realpath_chk", (void *)hook_realpath_chk, NULL, 0},
+    ENTRY(dlopen, "dlopen", 1),
+    ENTRY(dlsym, "dlsym", 1),
+};
+#define HOOKS (sizeof hooks / sizeof *hooks)
+
+/* The hook for a function that is the C library's, or NULL. */
+static void *found_by_name(void *handle, const char *name)
+{
+    for (size_t i = 0; i < HOOKS; i++)
+        if (*name == *hooks[i].name && strcmp(name, hooks[i].name) == 0) {
+            void *original = hooks[i].original != NULL ? *hooks[i].original : NULL;
+            return original != NULL && (handle == RTLD_DEFAULT || real.dlsym(handle, name) == original)
+                       ? hooks[i].hook : NULL;
+        }
+    return NULL;
+}
+
+/* Objects that have been seen, since the last time that one was unloaded. */
+static pthread_mutex_t scan_lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic int scan_again;
+static unsigned long long seen_adds, seen_subs;
+static const void *seen[4096];
+static size_t seen_count;
+static uint64_t slots;
+
+static int is_seen(const void *object)
+{
+    size_t at = ((uintptr_t)object >> 6) % 4096;
+    while (seen[at] != NULL) {
+        if (seen[at] == object)
+            return 1;
+        at = (at + 1) % 4096;
+    }
+    if (seen_count < 3000) { /* beyond it, objects are looked at each time */
+        seen[at] = object;
+        seen_count++;
+    }
+    return 0;
+}
+
+static int contains(const struct dl_phdr_info *object, const void *address)
+{
+    for (int i = 0; i < object->dlpi_phnum; i++) {
+        const ElfW(Phdr) *part = &object->dlpi_phdr[i];
+        uintptr_t start = object->dlpi_addr + part->p_vaddr;
+        if (part->p_type == PT_LOAD && (uintptr_t)address >= start && (uintptr_t)address < start + part->p_memsz)
+            return 1;
+    }
+    return 0;
+}
+
+typedef struct {
+    ElfW(Addr) base;
+    const ElfW(Sym) *symbols;
+    const char *names;
+    const ElfW(Rela) *plt, *rela;
+    size_t plt_count, rela_count, relative_count;
+    uintptr_t relro, relro_end; /* pages that the linker has made read-only */
+    int is_python, unlocked;
+} Object;
+
+static int read_object(const struct dl_phdr_info *info, Object *o)
+{
+    const ElfW(Dyn) *entry = NULL;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    size_t plt_size = 0, rela_size = 0;
+    memset(o, 0, sizeof *o);
+    o->base = info->dlpi_addr;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *part = &info->dlpi_phdr[i];
+        if (part->p_type == PT_DYNAMIC)
+            entry = (const ElfW(Dyn) *)(o->base + part->p_vaddr);
+        if (part->p_type == PT_GNU_RELRO) {
+            o->relro = (o->base + part->p_vaddr) & ~(page - 1);
+            o->relro_end = (o->base + part->p_vaddr + part->p_memsz) & ~(page - 1);
+        }
+    }
+    for (; entry != NULL && entry->d_tag != DT_NULL; entry++) {
+        /* The linker has added the base to pointers, except in objects that are not its own (vdso). */
+        ElfW(Addr) pointer = entry->d_un.d_ptr < o->base ? o->base + entry->d_un.d_ptr : entry->d_un.d_ptr;
+        switch (entry->d_tag) {
+        case DT_SYMTAB: o->symbols = (const ElfW(Sym) *)pointer; break;
+        case DT_STRTAB: o->names = (const char *)pointer; break;
+        case DT_JMPREL: o->plt = (const ElfW(Rela) *)pointer; break;
+        case DT_PLTRELSZ: plt_size = entry->d_un.d_val; break;
+        case DT_RELA: o->rela = (const ElfW(Rela) *)pointer; break;
+        case DT_RELASZ: rela_size = entry->d_un.d_val; break;
+        case DT_RELACOUNT: o->relative_count = entry->d_un.d_val; break;
+        }
+    }
+    o->plt_count = o->plt ? plt_size / sizeof *o->plt : 0;
+    o->rela_count = o->rela ? rela_size / sizeof *o->rela : 0;
+    return o->symbols != NULL && o->names != NULL;
+}
+
+static void *hook_for(const Object *o, const char *name)
+{
+    if (strchr("_ofsladr", *name) == NULL || (*name == '_' && name[1] != '_')) /* most are C++'s: _Z… */
+        return NULL;
+    for (size_t i = 0; i < HOOKS; i++)
+        if (strcmp(name, hooks[i].name) == 0) {
+            int is_here = hooks[i].original == NULL || *hooks[i].original != NULL;
+            return !is_here || (o->is_python && !hooks[i].for_python) ? NULL : hooks[i].hook;
+        }
+    return NULL;
+}
+
+static void patch(Object *o, const ElfW(Rela) *entries, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint32_t kind = (uint32_t)ELF64_R_TYPE(entries[i].r_info);
+        if (kind != R_SLOT && kind != R_GLOB && !(kind == R_WORD && entries[i].r_addend == 0))
+            continue;
+        const ElfW(Sym) *symbol = &o->symbols[ELF64_R_SYM(entries[i].r_info)];
+        if (symbol->st_shndx != SHN_UNDEF || symbol->st_name == 0)
+            continue; /* its own function of that name, or none */
+        void *hook = hook_for(o, o->names + symbol->st_name);
+        void **slot = (void **)(o->base + entries[i].r_offset);
+        if (hook == NULL || *slot == hook || *slot == NULL) /* NULL: weak, and not there */
+            continue;
+        if ((uintptr_t)slot >= o->relro && (uintptr_t)slot < o->relro_end && !o->unlocked) {
+            if (mprotect((void *)o->relro, o->relro_end - o->relro, PROT_READ | PROT_WRITE))
+                return;
+            o->unlocked = 1;
+        }
+        __atomic_store_n(slot, hook, __ATOMIC_RELEASE);
+        slots++;
+    }
+}
+
+static int visit(struct dl_phdr_info *info, size_t size, void *first)
+{
+    (void)size;
+    if (*(int *)first) {
+        *(int *)first = 0;
+        if (info->dlpi_adds == seen_adds && info->dlpi_subs == seen_subs)
+            return 1; /* nothing was loaded since */
+        if (info->dlpi_subs != seen_subs) {
+            memset(seen, 0, sizeof seen);
+            seen_count = 0;
+        }
+        seen_adds = info->dlpi_adds;
+        seen_subs = info->dlpi_subs;
+    }
+    Object object;
+    /* libc finds its own functions without these slots, or must (dlopen); the linker has none. */
+    if (is_seen(info->dlpi_phdr) || contains(info, (void *)hook_dlopen) || contains(info, (void *)real.open)
+        || contains(info, (void *)real.dlopen) || contains(info, (void *)getauxval(AT_BASE))
+        || !read_object(info, &object))
+        return 0;
+    object.is_python = contains(info, (void *)PyErr_Occurred);
+    patch(&object, object.plt, object.plt_count);
+    if (object.rela_count > object.relative_count)
+        patch(&object, object.rela + object.relative_count, object.rela_count - object.relative_count);
+    if (object.unlocked)
+        mprotect((void *)object.relro, object.relro_end - object.relro, PROT_READ);
+    return 0;
+}
+
+/* Put the hooks into what was loaded since the last time; returns how many slots they are in. */
+static int scan(void)
+{
+    atomic_store(&scan_again, 1);
+    /* Whoever scans at the moment does it once more: waiting for it here, inside of dlopen, could be for ever. */
+    while (atomic_load(&scan_again) && pthread_mutex_trylock(&scan_lock) == 0) {
+        int first = 1;
+        atomic_store(&scan_again, 0);
+        dl_iterate_phdr(visit, &first);
+        pthread_mutex_unlock(&scan_lock);
+    }
+    return (int)slots;
+}
+
+/* ---- forks ---------------------------------------------------------------------------------- */
+
+/* The filler is the parent's: two that ask through one socket would get each other's answers. */
+static void after_fork(void)
+{
+    pthread_mutex_init(&filler_lock, NULL);
+    pthread_mutex_init(&scan_lock, NULL);
+    stop_filler();
+}
+
+/* ---- the module ----------------------------------------------------------------------------- */
+
+static char **strings(PyObject *list)
+{
+    Py_ssize_t count = PyList_Size(list);
+    char **out = count < 0 ? NULL : calloc((size_t)count + 1, sizeof *out);
+    if (out == NULL)
+        return NULL;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        char *text = PyBytes_AsString(PyList_GetItem(list, i));
+        if (text == NULL || (out[i] = strdup(text)) == NULL)
+            return NULL; /* leaks a little, once, in a program that does not start */
+    }
+    return out;
+}
+
+static void find_originals(void)
+{
+#if defined(__x86_64__)
+    const char *oldest = "GLIBC_2.2.5";
+#else
+    const char *oldest = "GLIBC_2.17";
+#endif
+    for (size_t i = 0; i < HOOKS; i++)
+        if (hooks[i].original != NULL) {
+            *hooks[i].original = dlsym(RTLD_DEFAULT, hooks[i].name);
+            if (*hooks[i].original == NULL) /* kept for old programs only, as __xstat is */
+                *hooks[i].original = dlvsym(RTLD_DEFAULT, hooks[i].name, oldest);
+        }
+}
+
+/* From now on hooks pass everything through. */
+static void forget_config(void)
+{
+    Config *c = atomic_exchange(&config, NULL);
+    if (c == NULL)
+        return;
+    while (atomic_load(&readers))
+        sched_yield();
+    c->paths = NULL;
+    Py_DecRef(c->index);
+}
+
+static PyObject *native_install(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *root;
+    PyObject *index, *argv, *envp;
+    int timeout;
+    static int registered;
+    if (!PyArg_ParseTuple(args, "yO!O!O!i:install", &root, &PyBytes_Type, &index, &PyList_Type, &argv,
+                          &PyList_Type, &envp, &timeout))
+        return NULL;
+    Config *c = calloc(1, sizeof *c);
+    if (c == NULL || (c->root = strdup(root)) == NULL || (c->argv = strings(argv)) == NULL
+        || (c->envp = strings(envp)) == NULL || c->argv[0] == NULL)
+        return PyErr_Occurred() ? NULL : PyErr_NoMemory();
+    c->root_size = strlen(root);
+    int slashes = 0;
+    for (c->mark = c->root + c->root_size; c->mark > c->root && slashes < 2; c->mark--)
+        slashes += c->mark[-1] == '/';
+    c->mark += slashes == 2;
+    c->timeout = timeout;
+    c->index = index;
+    Py_IncRef(index);
+    c->paths = PyBytes_AsString(index);
+    c->paths_size = (size_t)PyBytes_Size(index);
+    if (!registered) {
+        find_originals();
+        if (real.open == NULL || real.faccessat == NULL || real.realpath == NULL || real.dlopen == NULL
+            || real.dlsym == NULL)
+            return PyErr_Format(PyExc_OSError, "the C library lacks open, faccessat, realpath, dlopen or dlsym"), NULL;
+        pthread_atfork(NULL, NULL, after_fork);
+        registered = 1;
+    }
+    forget_config();
+    atomic_store(&config, c);
+    return PyLong_FromLong(scan());
+}
+
+static PyObject *native_uninstall(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    forget_config();
+    if (pthread_mutex_trylock(&filler_lock) == 0) {
+        stop_filler();
+        pthread_mutex_unlock(&filler_lock);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *native_scan(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromLong(scan());
+}
+
+static PyObject *native_counts(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return Py_BuildValue("KKK", (unsigned long long)count_fills, (unsigned long long)count_requests,
+                         (unsigned long long)count_bytes);
+}
+
+static PyMethodDef methods[] = {
+    {"install", native_install, METH_VARARGS,
+     "install(root, index, argv, env, timeout)\n--\n\nHook the process for the site tree at root (bytes), whose"
+     " files' paths are in index.\n\nargv and env (lists of bytes) start the filler; timeout is in milliseconds."
+     " Returns\nhow many slots the hooks are in. Raises OSError on an unknown C library."},
+    {"uninstall", native_uninstall, METH_NOARGS,
+     "uninstall()\n--\n\nMake the hooks pass everything through, and let the filler end."},
+    {"scan", native_scan, METH_NOARGS,
+     "scan()\n--\n\nHook what was loaded since the last time; returns how many slots the hooks are in."},
+    {"counts", native_counts, METH_NOARGS,
+     "counts()\n--\n\nReturn (files filled, requests made, bytes fetched) by fillers of this process."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_native", "Files of the site tree appear for C code too.", -1, methods, NULL, NULL,
+    NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    return PyModule_Create(&definition);
+}

@@ -1,0 +1,75 @@
+"""The native helper: files appear for C code too (``cloudimport/_native.c``), where it was built.
+
+Without it everything else works; what C code opens by itself must then be there before
+(docs/semantics.md, "Where it falls short"). Import budget: ``os``, ``sys``, and the helper: 0.3 ms.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from cloudimport.settings import CHILD
+
+#: Starts the filler without a look at ``sys.path``, where a handler may have another ``cloudimport``.
+_FILLER = """\
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+folder = sys.argv.pop()
+spec = spec_from_file_location("cloudimport", folder + "/__init__.py", submodule_search_locations=[folder])
+module = sys.modules["cloudimport"] = module_from_spec(spec)
+spec.loader.exec_module(module)
+from cloudimport.filler import main
+main()
+"""
+#: Seconds that a question may take beyond what a fetch may: the filler's start on a busy machine.
+_START_SECONDS = 30.0
+
+
+class Helper:
+    """The helper of one environment; ``load`` makes it."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def install(self, root: str, index: bytes, record: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+        """Hook this process for the site tree at ``root``.
+
+        ``record`` is what children install from, ``environ`` what the filler gets (a store's credentials).
+        """
+        environ = {**environ, CHILD: json.dumps(record)}
+        argv = [sys.executable, "-I", "-c", _FILLER, record["runtime"]]
+        self._before = self._module.counts()
+        self._module.install(
+            os.fsencode(root),
+            index,
+            [os.fsencode(argument) for argument in argv],
+            [os.fsencode(f"{name}={value}") for name, value in environ.items()],
+            int((record["deadline"] + _START_SECONDS) * 1000),
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Return what was done for C code since ``install``: requests, bytes fetched, files written."""
+        names = ("files_written", "requests", "bytes_fetched")
+        return {
+            name: now - before
+            for name, now, before in zip(names, self._module.counts(), self._before, strict=True)
+        }
+
+    def uninstall(self) -> None:
+        """Make the hooks pass everything through."""
+        self._module.uninstall()
+
+
+def load() -> Helper | None:
+    """Return the helper, or None where it was not built, or this is another kind of Python."""
+    if not sys.executable:
+        return None  # an embedded interpreter has no program to start the filler with
+    try:
+        import cloudimport._native as _native
+    except ImportError:
+        return None
+    return Helper(_native)
