@@ -12,15 +12,15 @@ from types import ModuleType
 from typing import Any
 
 from cloudimport import settings as settings_module
-from cloudimport.cache.disk import DiskBlocks, frame, read_framed, write_atomically
+from cloudimport.cache.disk import DiskBlocks
 from cloudimport.cache.folder import open_folder, temporary_folder
 from cloudimport.cache.hot import HotBlocks
 from cloudimport.cache.tiered import BlockCache
-from cloudimport.environments import from_lock, from_shelf, read_lock
-from cloudimport.errors import ConfigurationError, FormatError
+from cloudimport.environments import from_lock, from_shelf, read_index, read_lock
+from cloudimport.errors import ConfigurationError
 from cloudimport.events import Counters
 from cloudimport.fetch.engine import Fetcher
-from cloudimport.format import codec, keys
+from cloudimport.format import codec
 from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.records import Ref
 from cloudimport.ids import Pin, running_targets
@@ -36,7 +36,6 @@ from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.counting import Counting
 from cloudimport.sources.opening import open_bare
-from cloudimport.sources.record import read_record
 from cloudimport.sources.retrying import Retrying
 
 
@@ -118,34 +117,11 @@ class _Parts:
 
     def open_index(self, ref: Ref, target: str) -> None:
         """Get the environment index and the tree over it. Raises a FetchError or FormatError."""
-        self.index = EnvironmentIndex(self._index_bytes(ref), ref)
-        if self.index.target != target:
-            raise FormatError(
-                f"environment index {ref.digest[:12]} is for {self.index.target}, not for {target}"
-            )
+        self.index = read_index(self.source, self.cache_root, ref, target, self.counters)
         folder = f"{self.cache_root}/v1/trees/{ref.digest[:32]}"
         self.tree = SiteTree(
             os.path.realpath(folder), self.index, self.fetcher, self.counters, temporary_folder
         )
-
-    def _index_bytes(self, ref: Ref) -> bytes:
-        path = f"{self.cache_root}/v1/indexes/{ref.digest}"
-        try:
-            data = read_framed(path, ref.digest, ref.size)
-        except (OSError, ValueError):
-            self.counters.add("cache_repairs")
-            data = None
-        if data is not None:
-            self.counters.add("cache_hits")
-            return data
-        self.counters.add("cache_misses")
-        data = read_record(self.source, keys.environment_index(ref.digest), ref)
-        try:
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            write_atomically(path, data, frame(data, ref.digest))
-        except OSError:
-            pass  # without a cache on disk the next process fetches it again
-        return data
 
     def forget(self) -> None:
         """In a forked child: drop what belongs to the parent."""

@@ -1,12 +1,14 @@
-"""Which environment is wanted: a lockfile or a requirements file to the reference of an index.
+"""Which environment is wanted: a lockfile or a requirements file to an index.
 
 Import budget: nothing of its own.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
+from cloudimport.cache.disk import frame, read_framed, write_atomically
 from cloudimport.errors import (
     AbsentError,
     ConfigurationError,
@@ -14,12 +16,15 @@ from cloudimport.errors import (
     FormatError,
     NotPublishedError,
 )
+from cloudimport.events import Counters
 from cloudimport.format import keys, requirements
+from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.lock import Lock
 from cloudimport.format.records import EnvironmentPointer, Ref
 from cloudimport.ids import Pin, Target
 from cloudimport.settings import Settings
 from cloudimport.sources.base import Source
+from cloudimport.sources.record import read_record
 
 #: How many pins are looked up, one by one, to say which of them are missing.
 _DIAGNOSED = 500
@@ -115,3 +120,33 @@ def _is_published(source: Source, pin: Pin, target: Target) -> bool:
     except (AbsentError, DeniedError):
         return False
     return True
+
+
+def read_index(
+    source: Source, cache_root: str, ref: Ref, target: str, counters: Counters
+) -> EnvironmentIndex:
+    """Return an environment index, from the cache or into it. Raises a FetchError or FormatError."""
+    index = EnvironmentIndex(_index_bytes(source, cache_root, ref, counters), ref)
+    if index.target != target:
+        raise FormatError(f"environment index {ref.digest[:12]} is for {index.target}, not for {target}")
+    return index
+
+
+def _index_bytes(source: Source, cache_root: str, ref: Ref, counters: Counters) -> bytes:
+    path = f"{cache_root}/v1/indexes/{ref.digest}"
+    try:
+        data = read_framed(path, ref.digest, ref.size)
+    except (OSError, ValueError):
+        counters.add("cache_repairs")
+        data = None
+    if data is not None:
+        counters.add("cache_hits")
+        return data
+    counters.add("cache_misses")
+    data = read_record(source, keys.environment_index(ref.digest), ref)
+    try:
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        write_atomically(path, data, frame(data, ref.digest))
+    except OSError:
+        pass  # without a cache on disk the next process fetches it again
+    return data

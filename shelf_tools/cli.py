@@ -6,7 +6,9 @@ import argparse
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -16,9 +18,12 @@ from rich.text import Text
 import cloudimport
 from cloudimport.errors import CloudImportError
 from cloudimport.ids import Pin, Target, running_targets
-from cloudimport.settings import LOCK_NAME, default_shelf
+from cloudimport.settings import LOCK_NAME, REQUIREMENTS_NAME, default_shelf
+from shelf_tools.export import Export, Wanted
 from shelf_tools.inspect import Shelf, Shown
 from shelf_tools.publish import Job, publish
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _EPILOG = """\
 The shelf is a folder, s3://bucket/prefix (endpoint: AWS_ENDPOINT_URL_S3; credentials: the standard
@@ -80,7 +85,37 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("pin", metavar="NAME==VERSION")
     verify = commands.add_parser("verify", parents=[shelf], help="read everything back and check it")
     verify.add_argument("pins", metavar="NAME==VERSION", nargs="*")
+    _add_export(commands, shelf)
     return top
+
+
+def _add_export(commands: _Commands, shelf: argparse.ArgumentParser) -> None:
+    export = commands.add_parser(
+        "export",
+        parents=[shelf],
+        help="lay an environment out in a folder, for editors and type checkers",
+        description="Lay an environment out in a folder as pip would, read-only, so that pyright, mypy and "
+        "jedi see it. An earlier export there is replaced at once; any other folder has to be empty. "
+        "Exports share equal files by hard links, on the cache's file system.",
+        epilog="Without -r and --lock the environment is that of CLOUDIMPORT_LOCK or "
+        f"CLOUDIMPORT_REQUIREMENTS, else of {LOCK_NAME} or {REQUIREMENTS_NAME} in the current folder; "
+        "without --shelf, what the lock says.",
+    )
+    export.add_argument("folder", metavar="DIR", help="the folder to make or to replace")
+    export.add_argument(
+        "--stubs-only",
+        action="store_true",
+        help="only what a type checker reads: .pyi, .py (many packages have their types in the source), "
+        "py.typed and METADATA; no native code, data or scripts: to be read, not to be run",
+    )
+    export.add_argument("-r", "--requirements", metavar="FILE", help="the list that was published")
+    export.add_argument("--lock", metavar="FILE", help="the lockfile")
+    export.add_argument(
+        "--target",
+        metavar="T",
+        help="of those that were published; default: the running interpreter's",
+    )
+    export.add_argument("--cache", metavar="FOLDER", help="where fetched blocks are kept")
 
 
 def _positive(text: str) -> int:
@@ -97,7 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environ = dict(os.environ)
     try:
         url = options.shelf or environ.get("CLOUDIMPORT_SHELF") or default_shelf(environ)
-        run = {"publish": _publish, "ls": _ls, "show": _show, "verify": _verify}[options.command]
+        run = {"publish": _publish, "ls": _ls, "show": _show, "verify": _verify, "export": _export}[
+            options.command
+        ]
         return run(options, url, environ, out, err)
     except CloudImportError as error:
         for line in str(error).splitlines():
@@ -226,6 +263,24 @@ def _verify(
         _say(err, f"shelf: {problem}")
     out.print(f"{_counted(checked, 'build')} checked, {_counted(problems, 'problem')}", markup=False)
     return 1 if problems else 0
+
+
+def _export(
+    options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console
+) -> int:
+    target = Target.parse(options.target) if options.target else None
+    wanted = Wanted(options.requirements, options.lock, options.shelf, options.cache, target, environ)
+    bars = _Bars(err)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with closing(Export(wanted)) as export, bars.progress:
+        bars.stage("export", len(export.pins))
+        done = export.write(options.folder, options.stubs_only, bars.step)
+    _say(
+        out,
+        f"{export.target}: {_counted(len(export.pins), 'package')}, {_counted(done.files, 'file')} "
+        f"({done.size} bytes), {done.shared} of them shared with an earlier export; in {options.folder}",
+    )
+    return 0
 
 
 def _counted(number: int, noun: str) -> str:

@@ -21,16 +21,17 @@ _path = ""
 
 def _load_codec() -> Any:
     """Return the extension module that has ``ZstdDecompressor``."""
+    global _path
     if sys.version_info >= (3, 14):
         import _zstd  # type: ignore[import-not-found]
 
         return _zstd
     from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
 
-    path = _path or _extension_path(EXTENSION_SUFFIXES[0])
+    _path = _path or _extension_path(EXTENSION_SUFFIXES[0])
     name = "cloudimport._private._zstd"
-    loader = ExtensionFileLoader(name, path)
-    module = loader.create_module(ModuleSpec(name, loader, origin=path))
+    loader = ExtensionFileLoader(name, _path)
+    module = loader.create_module(ModuleSpec(name, loader, origin=_path))
     loader.exec_module(module)
     return module
 

@@ -93,5 +93,8 @@ def place(temporaries: str, path: str, data: bytes, mode: int, mtime_ns: int) ->
             makedirs(path.rpartition("/")[0])
             _rename(temporary, path)
     except BaseException:
-        _unlink(temporary)
+        try:
+            _unlink(temporary)
+        except FileNotFoundError:
+            pass  # interrupted just after the renaming
         raise

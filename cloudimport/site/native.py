@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from cloudimport.settings import CHILD
@@ -69,7 +70,6 @@ def load() -> Helper | None:
     if not sys.executable:
         return None  # an embedded interpreter has no program to start the filler with
     try:
-        import cloudimport._native as _native
+        return Helper(import_module("cloudimport._native"))
     except ImportError:
         return None
-    return Helper(_native)

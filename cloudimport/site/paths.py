@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable, Iterable
 from os import readlink as _readlink
 from os import stat as _stat
 from typing import Any
@@ -91,18 +92,32 @@ class Paths:
             other = self.tree.ensure(relative)
         return other if other and other != self.tree.prefix + relative else None
 
-    def mentioned(self, text: Any) -> None:
+    def command(self, program: Any, arguments: Iterable[Any], folder: Any = None) -> None:
+        """Make be there what a command names, that is about to be run in ``folder``. Raises OSError.
+
+        A Python of ours gets the rest by itself; to another program a folder is what lies in it.
+        """
+        name = os.path.basename(_text(program) or "")
+        ensure = self.tree.ensure if name.startswith("python") else self.tree.ensure_for_program
+        for argument in (program, *arguments):
+            self._mentioned(argument, ensure)
+        relative = self.relative(folder)
+        if relative is not None:
+            with as_oserror(folder):
+                ensure(relative)
+
+    def _mentioned(self, text: Any, ensure: Callable[[str], str | None]) -> None:
         """Make what part of a command names be there: ``/path``, ``--option=/path``, ``cat /path | …``."""
         command = _text(text)
         if command is None:
             return
-        if self.inside:
-            self.there(command)
         with as_oserror(text):
-            for piece in command.split(self.tree.prefix)[1:] if self.mark in command else ():
+            if self.inside and (relative := self.relative(command)):
+                ensure(relative)
+            for piece in command.split(self.tree.root)[1:] if self.mark in command else ():
                 end = min((at for at in map(piece.find, _ENDS) if at >= 0), default=len(piece))
-                if self.tree.ensure(os.path.normpath(piece)) is None:
-                    self.tree.ensure(os.path.normpath(piece[:end]))
+                if piece[:1] in ("/", *_ENDS, "") and ensure(_below(piece)) is None:
+                    ensure(_below(piece[:end]))
 
     def folder(self, path: Any) -> str | None:
         """Prepare a folder for being listed; returns it relative to the root, or None if it is foreign."""
@@ -115,6 +130,12 @@ class Paths:
             with as_oserror(path):
                 self.tree.ensure_folder(relative)
         return relative
+
+
+def _below(piece: str) -> str:
+    """Return what follows the root in a command as a path relative to it."""
+    relative = os.path.normpath(piece.lstrip("/"))
+    return "" if relative == "." else relative
 
 
 def _is_same(path: str, root: str) -> bool:

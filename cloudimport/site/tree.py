@@ -358,6 +358,42 @@ class SiteTree:
                     self._fill_quietly(section, file)
         self._listed.add(relative)
 
+    def ensure_for_program(self, relative: str) -> str | None:
+        """Do as ``ensure``, for a program that is no Python of ours, and sees only what is there.
+
+        A folder comes with all that lies below it, an executable with all files of its build. Raises
+        as ``fill``.
+        """
+        path = self.ensure(relative)
+        found = self.index.find_file(relative)
+        if found is None:
+            self.fill_below(relative)
+        elif found[1] in found[0].executable and found[0].kinds[found[1]] != "x":
+            self._fill_all(found[0], list(range(len(found[0].paths))))
+        return path
+
+    def fill_below(self, relative: str) -> None:
+        """Make all that lies below a folder be there. Raises as ``fill``."""
+        start = relative and relative + "/"
+        sections = (
+            self.index.find_folder(relative)
+            if relative
+            else map(self.index.section, range(len(self.index.builds)))
+        )
+        for section in sections:
+            self._fill_all(section, [n for n, path in enumerate(section.paths) if path.startswith(start)])
+
+    def _fill_all(self, section: Section, files: list[int]) -> None:
+        wanted = [
+            f
+            for f in files
+            if self.prefix + section.paths[f] not in self._good and not self._is_whole(section, f)
+        ]
+        pieces = (piece for f in wanted for piece in section.pieces(section.extents[f]))
+        self._fetcher.prefetch(ref for ref, _, _ in pieces)
+        for file in wanted:
+            self.fill(section, file)
+
     def fill_folder(self, relative: str) -> None:
         """Make all that is directly in a folder be there, for C code that lists it. Raises as ``fill``."""
         self.ensure_folder(relative)

@@ -176,8 +176,7 @@ class Run(Wrapper):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Make what the command line names be there, and call the original."""
-        for argument in (args[0], *(args[1] if len(args) > 1 else kwargs.get("argv", ()))):
-            self._paths.mentioned(argument)
+        self._paths.command(args[0], args[1] if len(args) > 1 else kwargs.get("argv", ()))
         return self._call(*args, **kwargs)
 
 
@@ -188,7 +187,7 @@ class Command(Wrapper):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Make what the command names be there, and call the original."""
-        self._paths.mentioned(args[0] if args else kwargs.get("command"))
+        self._paths.command("sh", [args[0] if args else kwargs.get("command")])
         return self._call(*args, **kwargs)
 
 
@@ -198,9 +197,7 @@ class ForkExec(Wrapper):
     def __call__(self, *args: Any) -> Any:
         """Make what the command line names be there, and call the original."""
         # Its first parameters are the same in all versions: arguments, paths to try, …, the folder to be in.
-        for argument in (*args[0], *args[1]):
-            self._paths.mentioned(argument)
-        self._paths.there(args[4])
+        self._paths.command(args[1][0] if args[1] else None, [*args[0], *args[1]], args[4])
         return self._call(*args)
 
 
