@@ -109,6 +109,7 @@ DEMO = {
     "single.py": "me = __file__\n",
     "demo-evil.pth": "import sys; sys.pth_ran = True\n",
     "bin/demo-tool": "#!python\nprint('tool')\n",
+    "bin/demo-shell": '#!/bin/sh\ncat "${0%/*}/../demo/data/x.txt"\n',
 }
 ENTRY_POINTS = "[console_scripts]\ndemo-tool = demo:Thing\n\n[demo.plugins]\none = demo.sub.late:Thing\n"
 

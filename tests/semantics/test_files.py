@@ -277,3 +277,20 @@ def test_commands(world: World) -> None:
             os.execv(sys.executable, [sys.executable, base + "/script.py", "b"])
         os.waitpid(pid, 0)
     """)
+
+
+def test_programs(world: World) -> None:
+    """A folder of the environment that a program's command line names, or that it is run in, comes with all
+    that lies below it; an executable of a package comes with all files of its distribution.
+    """
+    world.both("""
+        import subprocess, demo
+        base = os.path.dirname(demo.__file__)
+        print(subprocess.check_output([ROOT + "/bin/demo-shell"], text=True))
+        find = ["find", ROOT + "/nsp", "-name", "*.[pt]*", "!", "-name", "*.pyc"]
+        print(sorted(subprocess.check_output(find, text=True).split()) ==
+            sorted(os.path.join(at, name) for at, _, names in os.walk(ROOT + "/nsp") for name in names
+            if name.endswith((".py", ".txt"))))
+        print(subprocess.check_output(["find", "left", "-name", "*.py"], cwd=ROOT, text=True).split())
+        print(subprocess.check_output("cat " + base + "/../right/*.py", shell=True, text=True))
+    """)

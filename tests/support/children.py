@@ -40,11 +40,15 @@ def clean_environment(home: Path, extra: Mapping[str, str] | None = None) -> dic
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs code under ``python``; the runtime is found through a path entry, like an installed package."""
+    """Runs code under ``python``; the runtime is found through a path entry, like an installed package.
+
+    ``timeout`` is in seconds.
+    """
 
     home: Path
     python: str = sys.executable
     path: Sequence[str] = (str(REPOSITORY),)
+    timeout: float = TIMEOUT
 
     def run(
         self,
@@ -74,7 +78,7 @@ class Runner:
             [self.python, str(script), *arguments],
             capture_output=True,
             text=True,
-            timeout=TIMEOUT,
+            timeout=self.timeout,
             env=environment,
             cwd=cwd or self.home,
             check=False,
