@@ -25,6 +25,8 @@ from cloudimport.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cloudimport.bootstrap import Environment
 
 __version__ = "0.1.0"
@@ -51,13 +53,16 @@ def install(
     shelf: str | None = None,
     lock: str | None = None,
     cache: str | None = None,
+    local: Iterable[str] | None = None,
 ) -> Environment:
     """Make imports come from the shelf, for this process and its children; returns the environment.
 
     ``requirements``: path of a pinned requirements file; ``lock``: path of a ``cloudimport.lock``;
-    ``shelf``: a folder, ``s3://bucket/prefix`` or any fsspec URL; ``cache``: a local folder. What is
-    not given comes from ``CLOUDIMPORT_REQUIREMENTS``, ``CLOUDIMPORT_LOCK``, ``CLOUDIMPORT_SHELF`` and
-    ``CLOUDIMPORT_CACHE``, else from the handler's folder and the user's data and cache folders.
+    ``shelf``: a folder, ``s3://bucket/prefix`` or any fsspec URL; ``cache``: a local folder;
+    ``local``: names of packages of which a copy that is installed here comes before the shelf's. What is
+    not given comes from ``CLOUDIMPORT_REQUIREMENTS``, ``CLOUDIMPORT_LOCK``, ``CLOUDIMPORT_SHELF``,
+    ``CLOUDIMPORT_CACHE`` and ``CLOUDIMPORT_LOCAL`` (names with commas), else from the handler's folder and
+    the user's data and cache folders.
     Calling it again for the same environment returns that.
 
     Raises ConfigurationError (a setting or file is wrong), NotPublishedError (the environment is
@@ -65,7 +70,7 @@ def install(
     """
     from cloudimport import bootstrap
 
-    return bootstrap.install(requirements, shelf=shelf, lock=lock, cache=cache)
+    return bootstrap.install(requirements, shelf=shelf, lock=lock, cache=cache, local=local)
 
 
 def uninstall() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -22,10 +22,10 @@ from cloudimport.events import Counters
 from cloudimport.fetch.engine import Fetcher
 from cloudimport.format import codec
 from cloudimport.format.index import EnvironmentIndex
-from cloudimport.format.records import Ref
+from cloudimport.format.records import Ref, sha256
 from cloudimport.ids import Pin, running_targets
 from cloudimport.importer.finder import ShelfFinder, path_hook, teach_pkgutil
-from cloudimport.importer.places import finder_position, path_position
+from cloudimport.importer.places import finder_position, is_installed, path_position
 from cloudimport.settings import Settings
 from cloudimport.site.children import Children
 from cloudimport.site.expiry import expire, hold
@@ -115,12 +115,30 @@ class _Parts:
         self.index: EnvironmentIndex
         self.tree: SiteTree
 
-    def open_index(self, ref: Ref, target: str) -> None:
-        """Get the environment index and the tree over it. Raises a FetchError or FormatError."""
+    def open_index(self, ref: Ref, target: str, hidden: Sequence[int] | None = None) -> None:
+        """Get the environment index and the tree over it. Raises a FetchError or FormatError.
+
+        ``hidden`` are the builds that a parent process takes from elsewhere; None: look.
+        """
         self.index = read_index(self.source, self.cache_root, ref, target, self.counters)
+        if hidden is None and self.settings.local:
+            hidden = [build for build in self.index.visible if self._is_local(build)]
+        self.hidden = list(hidden or ())
         folder = f"{self.cache_root}/v1/trees/{ref.digest[:32]}"
+        if self.hidden:  # in another's tree their files would be seen
+            self.index.hide(self.hidden)
+            folder += "-" + sha256(repr(self.hidden).encode())[:16]
         self.tree = SiteTree(
             os.path.realpath(folder), self.index, self.fetcher, self.counters, temporary_folder
+        )
+
+    def _is_local(self, build: int) -> bool:
+        name = self.index.builds[build].pin.name
+        if name not in self.settings.local:
+            return False
+        tables = (self.index.files, self.index.folders)
+        return is_installed(
+            name, [top for table in tables for top, having in table.items() if build in having]
         )
 
     def forget(self) -> None:
@@ -141,11 +159,12 @@ def install(
     shelf: str | None = None,
     lock: str | None = None,
     cache: str | None = None,
+    local: Iterable[str] | None = None,
 ) -> Environment:
     """Install the environment of a lockfile or requirements file; see ``cloudimport.install``."""
     inherited = _current if _current is not None and _current._inherited else None
     try:
-        settings = settings_module.resolve(requirements_file, shelf, lock, cache)
+        settings = settings_module.resolve(requirements_file, shelf, lock, cache, local=local)
     except ConfigurationError:
         if inherited is None or requirements_file or lock:
             raise
@@ -196,11 +215,11 @@ def _of_parent(record: Mapping[str, Any]) -> _Parts:
         record["cache_bytes"],
         record["memory_bytes"],
         record["deadline"],
-        record["native"],
         dict(os.environ),
+        record["native"],
     )
     parts = _Parts(settings, settings.shelf)
-    parts.open_index(Ref(*record["index"]), record["target"])
+    parts.open_index(Ref(*record["index"]), record["target"], record["hidden"])
     return parts
 
 
@@ -304,6 +323,7 @@ def _child_record(parts: _Parts, ref: Ref, target: str) -> dict[str, Any]:
         "native": settings.native,
         "codec": codec.locate(),
         "index": list(ref),
+        "hidden": parts.hidden,
         "target": target,
     }
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from cloudimport.errors import ConfigurationError
+from cloudimport.ids import normalise_name
 
 LOCK_NAME = "cloudimport.lock"
 REQUIREMENTS_NAME = "requirements.txt"
@@ -29,7 +30,8 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 class Settings(NamedTuple):
     """What ``install`` goes by. Sizes in bytes, ``deadline`` in seconds; paths are absolute or "".
 
-    ``native`` says whether the native helper is used where it was built.
+    ``native`` says whether the native helper is used where it was built; ``local`` names distributions
+    (normalised) of which a local copy comes before the shelf's.
     """
 
     shelf: str
@@ -39,8 +41,9 @@ class Settings(NamedTuple):
     cache_bytes: int
     memory_bytes: int
     deadline: float
-    native: bool
     environ: Mapping[str, str]
+    native: bool = True
+    local: tuple[str, ...] = ()
 
 
 def resolve(
@@ -49,6 +52,7 @@ def resolve(
     lock: str | None = None,
     cache: str | None = None,
     environ: Mapping[str, str] | None = None,
+    local: Iterable[str] | None = None,
 ) -> Settings:
     """Return the settings; an argument wins over the environment, that over what is found.
 
@@ -68,8 +72,9 @@ def resolve(
         _size(environ, "CLOUDIMPORT_CACHE_SIZE", _CACHE_BYTES_LAMBDA if in_lambda(environ) else _CACHE_BYTES),
         _size(environ, "CLOUDIMPORT_MEMORY_SIZE", _MEMORY_BYTES),
         _seconds(environ, "CLOUDIMPORT_DEADLINE", _DEADLINE),
-        _switch(environ, "CLOUDIMPORT_NATIVE"),
         environ,
+        _switch(environ, "CLOUDIMPORT_NATIVE"),
+        _names(environ.get("CLOUDIMPORT_LOCAL", "").split(",") if local is None else local),
     )
 
 
@@ -135,6 +140,10 @@ def _size(environ: Mapping[str, str], variable: str, default: int) -> int:
         return int(number) * _UNITS[unit]
     except ValueError:
         raise ConfigurationError(f"{variable}={text!r} is not a size: write bytes, or 512M, or 2G") from None
+
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(normalise_name(name.strip()) for name in names if name.strip())
 
 
 def _switch(environ: Mapping[str, str], variable: str) -> bool:

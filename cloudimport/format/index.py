@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -296,6 +296,8 @@ class EnvironmentIndex:
         except MALFORMED as error:
             raise FormatError(f"{what} is not well-formed: {error!r}") from None
         self._sections: list[Section | None] = [None] * len(self.builds)
+        #: Numbers of the builds that look-ups go over.
+        self.visible: Sequence[int] = range(len(self.builds))
 
     @property
     def data(self) -> bytes:
@@ -308,10 +310,21 @@ class EnvironmentIndex:
             integers(builds, len(self.builds))
         return names
 
+    def hide(self, builds: Iterable[int]) -> None:
+        """Answer from now on as if some builds were not there, but to native code linked to them."""
+        hidden = frozenset(builds)
+        self.visible = [build for build in self.visible if build not in hidden]
+        for table in ("names", "files", "folders"):
+            kept = {
+                name: [build for build in having if build not in hidden]
+                for name, having in getattr(self, table).items()
+            }
+            setattr(self, table, {name: having for name, having in kept.items() if having})
+
     @property
     def pins(self) -> list[Pin]:
         """The pins of the environment, sorted by name."""
-        return [build.pin for build in self.builds]
+        return [self.builds[build].pin for build in self.visible]
 
     def section(self, build: int) -> Section:
         """Return a build's section, parsed on first use. Raises FormatError."""
@@ -356,6 +369,8 @@ class EnvironmentIndex:
     def prefetch(self, build: int) -> Iterator[tuple[Section, int]]:
         """Yield (section, block number) of what importing ``build`` needs, its own lead first."""
         for other, runs in self.section(build).prefetch:
+            if other not in self.visible:
+                continue
             section = self.section(other)
             for first, count in _pairs(runs):
                 for number in range(first, min(first + count, section.block_count)):

@@ -1,8 +1,13 @@
-"""Where the finder and the site tree's root stand in ``sys``. Import budget: ``sys``."""
+"""Where the finder and the site tree's root stand in ``sys``, and what stands there besides.
+
+Import budget: ``os``, ``sys``.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterable
 
 
 def path_position(path: list[str]) -> int:
@@ -27,3 +32,23 @@ def finder_position() -> int:
     from importlib.machinery import PathFinder
 
     return sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else len(sys.meta_path)
+
+
+def is_installed(name: str, tops: Iterable[str]) -> bool:
+    """Whether a distribution lies in a folder of ``sys.path``: its metadata, or a package or module of it.
+
+    ``name`` is normalised; ``tops`` are the top-level files and folders that the shelf's build has.
+    """
+    modules = [top for top in tops if top.endswith(".py")]
+    packages = [f"{top}/__init__.py" for top in tops if "." not in top]
+    for entry in sys.path:
+        if any(os.path.isfile(os.path.join(entry, path)) for path in (*modules, *packages)):
+            return True
+        try:
+            found = os.listdir(entry or ".")
+        except OSError:
+            continue
+        infos = (n.partition("-")[0] for n in found if n.endswith((".dist-info", ".egg-info")))
+        if name in (info.lower().replace("_", "-").replace(".", "-") for info in infos):
+            return True
+    return False

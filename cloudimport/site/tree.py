@@ -376,9 +376,7 @@ class SiteTree:
         """Make all that lies below a folder be there. Raises as ``fill``."""
         start = relative and relative + "/"
         sections = (
-            self.index.find_folder(relative)
-            if relative
-            else map(self.index.section, range(len(self.index.builds)))
+            self.index.find_folder(relative) if relative else map(self.index.section, self.index.visible)
         )
         for section in sections:
             self._fill_all(section, [n for n, path in enumerate(section.paths) if path.startswith(start)])
@@ -421,9 +419,5 @@ class SiteTree:
 
     def modules_in(self, relative: str) -> list[tuple[str, bool]]:
         """Return (name, is package) for each module of the environment in a folder."""
-        builds = (
-            self.index.folders.get(relative.partition("/")[0], ())
-            if relative
-            else range(len(self.index.builds))
-        )
+        builds = self.index.folders.get(relative.partition("/")[0], ()) if relative else self.index.visible
         return [found for build in builds for found in self.index.section(build).modules_in(relative)]

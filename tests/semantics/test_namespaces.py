@@ -92,6 +92,36 @@ def test_who_wins_metadata(world: World) -> None:
     assert lines == [["9", "2.0", "9", "handler", 2, "site"]] * 2
 
 
+def test_local_first(world: World) -> None:
+    """`install(local=["name"])` or `CLOUDIMPORT_LOCAL` turns the order round for a package: the copy that is
+    installed here comes before the shelf's, for modules and metadata, and in children; where there is none
+    the shelf's is taken.
+    """
+    site = {"right/__init__.py": "whose = 'site'\n", "sitething.py": "whose = 'site'\n"}
+    write_tree(world.folder / "site-packages", {**metadata("right", "9"), **site})
+    out = world.run(
+        """
+        code = '''
+        import importlib.metadata as m, json, right, sitething, demo, sys
+        m.packages_distributions()
+        print(json.dumps([right.whose, sitething.whose, demo.x, m.version("right"), m.version("demo"),
+            [d.version for d in m.distributions(name="right")]]))
+        '''.replace("    ", "").strip()
+        exec(code)
+        import subprocess
+        print(subprocess.check_output([sys.executable, "-c", code], text=True).strip())
+        print("right" in {pin.name for pin in env.pins}, "demo" in {pin.name for pin in env.pins})
+        """,
+        env={
+            "PYTHONPATH": f"{world.folder}/site-packages:{_repository()}",
+            "CLOUDIMPORT_LOCAL": "Right, demo,unknown",
+        },
+    )
+    *lines, pins = out.splitlines()
+    assert [json.loads(line) for line in lines] == [["site", "shelf", 1, "9", "1.2", ["9"]]] * 2
+    assert pins == "False True"
+
+
 def test_shadow_is_no_package(world: World) -> None:
     """A folder of the handler without `__init__.py` does not hide a package of the shelf of the same name."""
     write_tree(world.handler, {"demo/readme.txt": ""})
