@@ -22,6 +22,7 @@ from cloudimport.settings import LOCK_NAME, REQUIREMENTS_NAME, default_shelf
 from shelf_tools.export import Export, Wanted
 from shelf_tools.inspect import Shelf, Shown
 from shelf_tools.publish import Job, publish
+from shelf_tools.recipes import NAME as RECIPES
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -69,6 +70,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         type=Path,
         help=f"the lockfile to write; default: {LOCK_NAME} beside the requirements",
+    )
+    make.add_argument(
+        "--recipes",
+        metavar="FILE",
+        type=Path,
+        help=f"what to put in place at a package's first import; default: {RECIPES} beside the requirements",
     )
     make.add_argument(
         "--jobs", metavar="N", type=_positive, help="packages at a time; default: the number of processors"
@@ -200,6 +207,7 @@ def _publish(
         lock_shelf=url if said else "",
         environ=environ,
         sandbox=options.sandbox,
+        recipes=options.recipes,
         **jobs,
     )
     bars = _Bars(err)

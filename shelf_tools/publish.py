@@ -37,6 +37,8 @@ from shelf_tools.interpreters import Interpreter, find_interpreter
 from shelf_tools.order import arrange, follow
 from shelf_tools.pack import LEVEL, Packed, pack
 from shelf_tools.process import stop_all
+from shelf_tools.recipes import NAME as RECIPES
+from shelf_tools.recipes import Recipes, chosen, read_recipes
 from shelf_tools.sandbox import TRACE_LIMITS, Sandbox, open_sandbox
 from shelf_tools.store import Store, open_store
 from shelf_tools.trace import Trace, trace
@@ -61,7 +63,10 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What to publish, whereto, and how. ``jobs``: pins at a time."""
+    """What to publish, whereto, and how. ``jobs``: pins at a time.
+
+    ``recipes`` is a file; None is the one beside the requirements, if there is one.
+    """
 
     requirements: Path
     shelf: str
@@ -72,6 +77,7 @@ class Job:
     jobs: int = field(default_factory=lambda: max(2, os.cpu_count() or 2))
     sandbox: str = "bubblewrap"
     level: int = LEVEL
+    recipes: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class _Pin:
     content: Content | None = None
     built: Built | None = None
     trace: Trace | None = None
+    unused: list[str] = field(default_factory=list)
 
     @property
     def pin(self) -> Pin:
@@ -118,13 +125,14 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     if not listed:
         raise ConfigurationError(f"{job.requirements} has no requirements")
     options = pins.read_options(job.requirements)
+    recipes = _recipes(job)
     store = open_store(job.shelf, job.environ)
     source = open_source(job.shelf, SourceConfig(environ=job.environ))
     try:
         open_shelf(store)
         with ThreadPoolExecutor(max(1, job.jobs), "publish") as pool:
             outcomes = [
-                _Target(job, target, listed, options, store, source, pool, report).run()
+                _Target(job, target, listed, options, store, source, pool, report, recipes).run()
                 for target in job.targets
             ]
     finally:
@@ -132,6 +140,13 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     lines = [requirement.line for requirement in listed]
     write_lock(job.lock, job.lock_shelf, lines, {str(outcome.target): outcome.index for outcome in outcomes})
     return outcomes
+
+
+def _recipes(job: Job) -> Recipes:
+    beside = job.requirements.parent / RECIPES
+    if job.recipes is None and not beside.is_file():
+        return {}
+    return read_recipes(job.recipes or beside)
 
 
 class _Target:
@@ -147,7 +162,9 @@ class _Target:
         source: Source,
         pool: Executor,
         report: Reporter,
+        recipes: Recipes,
     ) -> None:
+        self._recipes = recipes
         self._job, self._target, self._options = job, target, options
         self._listed = listed
         self._wanted = pins.for_target(listed, target)
@@ -258,12 +275,13 @@ class _Target:
         tree, code = restore(self._source, way.built, way.folder)
         way.installed = Installed(tree, code, way.built.layout.magic, ())
 
-    def _publish(self, way: _Pin, interpreter: Interpreter | None, ways: Sequence[_Pin]) -> None:
+    def _publish(self, way: _Pin, interpreter: Interpreter | None, ways: Sequence[_Pin]) -> list[str]:
         packed = self._pack(way, ways)
         assert way.content is not None
         way.built = commit(self._store, self._source, way.content, packed, self._provenance(way, interpreter))
         for path in packed.packs:
             path.unlink()
+        return [f"{pattern!r} of the recipes is none of its files" for pattern in way.unused]
 
     def _pack(self, way: _Pin, ways: Sequence[_Pin]) -> Packed:
         assert way.content is not None
@@ -277,7 +295,9 @@ class _Target:
             if code and f.path.endswith(".py") and code_file(code, f.path).is_file()
         ]
         own = [(o.path, o.kind == "code") for o in opened if o.name == way.pin.name]
-        order = arrange(way.content, compiled, own, way.trace.c_opened)
+        patterns = self._recipes.get(way.pin.name, ())
+        wanted, way.unused = chosen((f.path for f in way.content.files), patterns)
+        order = arrange(way.content, compiled, own, [*way.trace.c_opened, *wanted])
         names = {o.name for o in opened}
         known = {w.pin.name: frozenset(f.path for f in w.known.files) for w in ways if w.pin.name in names}
         after = follow([(o.name, o.path) for o in opened], way.pin.name, known)

@@ -241,3 +241,29 @@ def test_provenance_says_whence(curator: Curator) -> None:
 def test_target_names() -> None:
     """The default target is the running interpreter's, with the newest C library it can use."""
     assert Target.parse(TARGET).python == sys.version_info[:2]
+
+
+def test_recipes(tmp_path: Path) -> None:
+    """A file that a recipe names is there for C code after the package's first import; patterns that are for
+    nothing are told.
+    """
+    files = {"lone/__init__.py": "", "lone/big.bin": bytes(range(256)) * 8192, "lone/model.bin": "model"}
+    build_wheel(tmp_path / "wheels", "lone", "1.0", files)
+    (tmp_path / "requirements.txt").write_text("lone==1.0\n")
+    (tmp_path / "shelf-recipes.toml").write_text('[lone]\neager = ["*/model.bin", "none/*"]\n')
+    links = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels")}
+    where = ("--shelf", tmp_path / "shelf", "--lock", tmp_path / "cloudimport.lock")
+    ran = run_shelf("publish", "-r", tmp_path / "requirements.txt", *where, env=links)
+    ran.ok()
+    assert "note: lone==1: 'none/*' of the recipes is none of its files" in ran.stderr
+    out = Runner(tmp_path / "home").run(
+        f"""
+        import cloudimport, os
+        cloudimport.install(lock={str(tmp_path / "cloudimport.lock")!r}, shelf={str(tmp_path / "shelf")!r})
+        import lone
+        import subprocess
+        print(subprocess.check_output("ls $FOLDER", shell=True, env={{**os.environ,
+            "FOLDER": os.path.dirname(lone.__file__)}}, text=True).split())
+        """
+    )
+    assert out.ok() == "['model.bin']"
