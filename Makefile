@@ -29,7 +29,8 @@ demo: $(VENV)/.shelf system-sandbox  ## Publish requests and pandas to a folder,
 test: lint system-test  ## Lint, types, layers, and the tests (a sample of minutes); ARGS='-k name' goes to pytest
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-long: $(VENV)/.test system-test  ## All tests: other interpreters, more examples, killed publishers
+test-long: $(VENV)/.test system-test  ## All tests: other interpreters, aarch64, more examples, killed publishers
+	@tests/support/system_packages.sh aarch64
 	@$(BIN)/python -m pytest -m '' $(ARGS)
 
 lint: $(VENV)/.test  ## ruff, mypy, import contracts
