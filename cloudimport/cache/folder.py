@@ -26,9 +26,14 @@ def open_folder(wanted: str) -> str:
         found = os.stat(wanted)
     except OSError:
         return temporary_folder() or _NO_FOLDER
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+    if found.st_uid != os.geteuid():
         raise ConfigurationError(
-            f"cache folder {wanted} can be written by others (owner {found.st_uid}, mode "
+            f"cache folder {wanted} belongs to another user (uid {found.st_uid}): "
+            "set CLOUDIMPORT_CACHE to a folder of your own"
+        )
+    if stat.S_IMODE(found.st_mode) & 0o022:
+        raise ConfigurationError(
+            f"cache folder {wanted} can be written by others (mode "
             f"{stat.S_IMODE(found.st_mode):o}): run 'chmod 700 {wanted}' or set CLOUDIMPORT_CACHE"
         )
     writable = os.access(wanted, os.W_OK | os.X_OK) and not os.statvfs(wanted).f_flag & os.ST_RDONLY

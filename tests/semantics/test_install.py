@@ -250,8 +250,14 @@ def test_lock_without_store(world: World) -> None:
 
 
 def test_cache_of_others(world: World) -> None:
-    """A cache folder that others can write to is refused: what lies there is executed."""
+    """A cache folder that others can write to, or that is another user's, is refused: what lies there is
+    executed.
+    """
     os.makedirs(world.cache)
     os.chmod(world.cache, 0o777)
     ran = world.start("")
     assert "can be written by others" in ran.stderr
+    os.chmod(world.cache, 0o700)
+    if os.geteuid() == 0:
+        os.chown(world.cache, 1234, 1234)
+        assert "belongs to another user (uid 1234): set CLOUDIMPORT_CACHE" in world.start("").stderr
