@@ -33,6 +33,9 @@ test-long: $(VENV)/.test system-test  ## All tests: other interpreters, aarch64,
 	@tests/support/system_packages.sh aarch64
 	@$(BIN)/python -m pytest -m '' $(ARGS)
 
+conformance: $(VENV)/.test system-test  ## Compare the corpus from a shelf and from pip; writes docs/conformance.md (hours)
+	@$(BIN)/python -m tests.conformance $(ARGS)
+
 lint: $(VENV)/.test  ## ruff, mypy, import contracts
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
