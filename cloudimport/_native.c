@@ -61,6 +61,10 @@
 #error "the native helper knows x86-64 and aarch64"
 #endif
 
+#ifndef SO_COOKIE
+#define SO_COOKIE 57
+#endif
+
 /* ---- what is installed ---------------------------------------------------------------------- */
 
 /* Made by install() and never freed, but for the index: a hook in another thread may look at it at any time. */
@@ -82,6 +86,7 @@ static _Atomic int readers; /* of its paths */
 /* One request at a time; what follows belongs to whoever holds the lock. */
 static pthread_mutex_t filler_lock = PTHREAD_MUTEX_INITIALIZER;
 static int filler = -1;      /* a socket to the filler, -1 when there is none */
+static uint64_t cookie;      /* its identity: a program may close all descriptors, and open others */
 static Config *filler_of;    /* what it was started for */
 static _Atomic uint64_t count_fills, count_requests, count_bytes;
 
@@ -146,27 +151,38 @@ static size_t normalised(const char *path, char *out, size_t room)
     return size;
 }
 
-/* Write the path relative to the root to out ("" for itself); returns 0 if it is not in the tree. */
-static int below_root(const Config *c, int dirfd, const char *path, char *out, size_t room)
+/* What looking at a path takes: not on the stack, since threads and signal handlers have small ones. */
+typedef struct {
+    char full[PATH_MAX], plain[PATH_MAX], resolved[PATH_MAX], relative[PATH_MAX], other[PATH_MAX];
+} Scratch;
+
+/* Whether a path may lead into the tree; almost all others end here. */
+static inline int is_worth_a_look(const Config *c, const char *path)
 {
-    char full[PATH_MAX], plain[PATH_MAX];
+    return c != NULL && path != NULL && (*path != '/' || strstr(path, c->mark) != NULL);
+}
+
+/* Put the path relative to the root into s->relative ("" for itself); returns 0 if it is not in the tree. */
+static int below_root(const Config *c, int dirfd, const char *path, Scratch *s)
+{
+    char *full = s->full, *plain = s->plain, *out = s->relative;
     if (path == NULL || *path == 0)
         return 0;
     if (*path != '/') {
         size_t size;
         if (dirfd == AT_FDCWD) {
-            if (getcwd(full, sizeof full) == NULL)
+            if (getcwd(full, PATH_MAX) == NULL)
                 return 0;
             size = strlen(full);
         } else {
             char link[64];
             snprintf(link, sizeof link, "/proc/self/fd/%d", dirfd);
-            ssize_t got = readlink(link, full, sizeof full - 1);
+            ssize_t got = readlink(link, full, PATH_MAX - 1);
             if (got <= 0)
                 return 0;
             full[size = (size_t)got] = 0;
         }
-        if (size + strlen(path) + 2 > sizeof full)
+        if (size + strlen(path) + 2 > PATH_MAX)
             return 0;
         full[size] = '/';
         strcpy(full + size + 1, path);
@@ -174,26 +190,25 @@ static int below_root(const Config *c, int dirfd, const char *path, char *out, s
     }
     if (strstr(path, c->mark) == NULL && path != full)
         return 0;
-    if (normalised(path, plain, sizeof plain) == 0)
+    if (normalised(path, plain, PATH_MAX) == 0)
         return 0;
     const char *tail = NULL;
     if (strncmp(plain, c->root, c->root_size) == 0) {
         tail = plain + c->root_size;
     } else {
-        char resolved[PATH_MAX];
         char *found = strstr(plain, c->mark);
         if (found == NULL)
             return 0;
         found += strlen(c->mark);
         char kept = *found;
         *found = 0;
-        int same = real.realpath(plain, resolved) != NULL && strcmp(resolved, c->root) == 0;
+        int same = real.realpath(plain, s->resolved) != NULL && strcmp(s->resolved, c->root) == 0;
         *found = kept;
         if (!same)
             return 0;
         tail = found;
     }
-    if ((*tail != '/' && *tail != 0) || strlen(tail) >= room)
+    if ((*tail != '/' && *tail != 0) || strlen(tail) >= PATH_MAX)
         return 0;
     strcpy(out, *tail ? tail + 1 : tail);
     return 1;
@@ -232,42 +247,68 @@ static long long milliseconds(void)
     return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
+/* Return what the kernel knows a socket by; 0 for what is none (socket(7), SO_COOKIE). */
+static uint64_t cookie_of(int descriptor)
+{
+    uint64_t found = 0;
+    socklen_t size = sizeof found;
+    return getsockopt(descriptor, SOL_SOCKET, SO_COOKIE, &found, &size) == 0 ? found : 0;
+}
+
 static void stop_filler(void)
 {
-    if (filler >= 0)
+    if (filler >= 0 && cookie_of(filler) == cookie)
         close(filler);
     filler = -1;
 }
 
 /* Start the filler. It makes a child of its own do the work and ends, so that this process has no child
  * that it does not know of (os.wait()). */
-static int start_filler(Config *c)
+static int start_filler(Config *c, long long deadline)
 {
     int ends[2];
     pid_t pid;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
         return -1;
+    for (int i = 0; i < 2; i++) { /* not among the standard descriptors, if those are closed */
+        int moved = fcntl(ends[i], F_DUPFD_CLOEXEC, 3);
+        close(ends[i]);
+        ends[i] = moved;
+    }
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t none;
     sigemptyset(&none);
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, ends[1], 0);
-    posix_spawn_file_actions_adddup2(&actions, 2, 1);
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    if (fcntl(2, F_GETFD) < 0)
+        posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-    int failed = posix_spawn(&pid, c->argv[0], &actions, &attributes, c->argv, c->envp);
+    int failed = ends[0] < 0 || ends[1] < 0 ? EMFILE
+                 : posix_spawn(&pid, c->argv[0], &actions, &attributes, c->argv, c->envp);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);
     if (failed) {
         close(ends[0]);
+        dprintf(2, "cloudimport: %s cannot be started to fetch files for C code: %s\n", c->argv[0], strerror(failed));
         return -1;
     }
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    while (waitpid(pid, NULL, WNOHANG) == 0) {
+        struct timespec moment = {0, 1000000};
+        if (milliseconds() > deadline) {
+            kill(pid, SIGKILL);
+            waitpid(pid, NULL, 0);
+            close(ends[0]);
+            return -1;
+        }
+        nanosleep(&moment, NULL);
+    }
     filler = ends[0];
+    cookie = cookie_of(filler);
     filler_of = c;
     return 0;
 }
@@ -317,9 +358,9 @@ typedef struct {
 /* With the lock held. Returns an errno. */
 static int exchange(Config *c, char what, const char *relative, char *other, long long deadline)
 {
-    if (filler >= 0 && filler_of != c)
+    if (filler >= 0 && (filler_of != c || cookie_of(filler) != cookie))
         stop_filler();
-    if (filler < 0 && start_filler(c))
+    if (filler < 0 && start_filler(c, deadline))
         return EIO;
     Answer answer;
     uint32_t size = (uint32_t)strlen(relative) + 1;
@@ -349,52 +390,71 @@ static int ask(Config *c, char what, const char *relative, char *other)
     long long deadline = milliseconds() + c->timeout;
     int had = filler >= 0;
     int status = exchange(c, what, relative, other, deadline);
-    if (status == EIO && had && filler < 0)
+    if (status == EIO && had && filler < 0 && milliseconds() < deadline)
         status = exchange(c, what, relative, other, deadline); /* killed meanwhile: one other try */
     pthread_mutex_unlock(&filler_lock);
     return status;
 }
 
-/* After ENOENT: returns whether the call is to be made again, with *path replaced if need be. errno is
- * what the caller gets otherwise. */
-static int filled(int dirfd, const char **path, char *other)
+/* After ENOENT: returns whether the call is to be made again, with *path replaced if need be: by *other, which
+ * the caller frees. errno is what the caller gets otherwise. */
+__attribute__((noinline)) static int fill(Config *c, int dirfd, const char **path, char **other)
+{
+    int status = ENOENT;
+    Scratch *s = malloc(sizeof *s);
+    if (s != NULL && below_root(c, dirfd, *path, s) && s->relative[0] && may_have(c, s->relative)) {
+        status = ask(c, 'F', s->relative, s->other);
+        if (status == 0 && s->other[0])
+            *path = *other = strdup(s->other);
+    }
+    free(s);
+    errno = status;
+    return status == 0 && *path != NULL;
+}
+
+static inline int filled(int dirfd, const char **path, char **other)
 {
     Config *c = atomic_load_explicit(&config, memory_order_acquire);
-    char relative[PATH_MAX];
-    if (c == NULL || !below_root(c, dirfd, *path, relative, sizeof relative) || !*relative
-        || !may_have(c, relative)) {
-        errno = ENOENT;
-        return 0;
-    }
-    int status = ask(c, 'F', relative, other);
-    if (status) {
-        errno = status;
-        return 0;
-    }
-    if (other[0])
-        *path = other;
-    return 1;
+    return is_worth_a_look(c, *path) && fill(c, dirfd, path, other);
 }
 
 /* Before a call that would make the file, or that lists the folder, without saying ENOENT. Returns 0, with
- * *path replaced if need be, or -1 and errno when what the environment has there cannot be had. */
-static int prepared(int dirfd, const char **path, char what, char *other)
+ * *path replaced if need be as above, or -1 and errno when what the environment has there cannot be had. */
+__attribute__((noinline)) static int prepare(Config *c, int dirfd, const char **path, char what, char **other)
 {
-    Config *c = atomic_load_explicit(&config, memory_order_acquire);
-    char relative[PATH_MAX];
-    int kept = errno, status = 0;
-    if (c != NULL && *path != NULL && (**path != '/' || strstr(*path, c->mark) != NULL)
-        && below_root(c, dirfd, *path, relative, sizeof relative)
-        && !(what == 'F' && real.faccessat(dirfd, *path, F_OK, 0) == 0) && may_have(c, relative)) {
-        status = ask(c, what, relative, other);
-        if (status == 0 && other[0])
-            *path = other;
+    int status = 0;
+    Scratch *s = malloc(sizeof *s);
+    if (s != NULL && below_root(c, dirfd, *path, s) && !(what == 'F' && real.faccessat(dirfd, *path, F_OK, 0) == 0)
+        && may_have(c, s->relative)) {
+        status = ask(c, what, s->relative, s->other);
+        if (status == 0 && s->other[0])
+            *path = *other = strdup(s->other);
     }
-    errno = kept;
+    free(s);
     if (status == 0 || status == ENOENT)
         return 0;
     errno = status;
     return -1;
+}
+
+static inline int prepared(int dirfd, const char **path, char what, char **other)
+{
+    Config *c = atomic_load_explicit(&config, memory_order_acquire);
+    int kept = errno;
+    if (is_worth_a_look(c, *path) && prepare(c, dirfd, path, what, other))
+        return -1;
+    errno = kept;
+    return 0;
+}
+
+/* After the second call, whose errno it leaves. */
+static inline void done_with(char *other)
+{
+    if (other != NULL) {
+        int kept = errno;
+        free(other);
+        errno = kept;
+    }
 }
 
 /* ---- the hooks ------------------------------------------------------------------------------ */
@@ -413,16 +473,20 @@ static int prepared(int dirfd, const char **path, char what, char *other)
 #define __O_TMPFILE 020000000
 #endif
 
+/* Whether a file that is pending must be there before: it would be made, and not as an empty one anyway. */
+#define MAKES(flags) (((flags) & O_CREAT) && (!((flags) & O_TRUNC) || ((flags) & O_EXCL)))
+
 #define OPEN(NAME) \
     static int hook_##NAME(const char *path, int flags, ...) \
     { \
-        char other[PATH_MAX]; \
+        char *other = NULL; \
         MODE_OF(flags) \
-        if ((flags & (O_CREAT | O_TRUNC)) == O_CREAT && prepared(AT_FDCWD, &path, 'F', other)) \
+        if (MAKES(flags) && prepared(AT_FDCWD, &path, 'F', &other)) \
             return -1; \
         int result = real.NAME(path, flags, mode); \
-        if (MISSING(result) && filled(AT_FDCWD, &path, other)) \
+        if (MISSING(result) && filled(AT_FDCWD, &path, &other)) \
             result = real.NAME(path, flags, mode); \
+        done_with(other); \
         return result; \
     }
 OPEN(open)
@@ -431,13 +495,14 @@ OPEN(open64)
 #define OPENAT(NAME) \
     static int hook_##NAME(int dirfd, const char *path, int flags, ...) \
     { \
-        char other[PATH_MAX]; \
+        char *other = NULL; \
         MODE_OF(flags) \
-        if ((flags & (O_CREAT | O_TRUNC)) == O_CREAT && prepared(dirfd, &path, 'F', other)) \
+        if (MAKES(flags) && prepared(dirfd, &path, 'F', &other)) \
             return -1; \
         int result = real.NAME(dirfd, path, flags, mode); \
-        if (MISSING(result) && filled(dirfd, &path, other)) \
+        if (MISSING(result) && filled(dirfd, &path, &other)) \
             result = real.NAME(dirfd, path, flags, mode); \
+        done_with(other); \
         return result; \
     }
 OPENAT(openat)
@@ -450,12 +515,14 @@ static int hook_openat_2(int dirfd, const char *path, int flags) { return hook_o
 #define FOPEN(NAME) \
     static FILE *hook_##NAME(const char *path, const char *mode) \
     { \
-        char other[PATH_MAX]; \
-        if (mode != NULL && *mode == 'a' && prepared(AT_FDCWD, &path, 'F', other)) \
+        char *other = NULL; \
+        if (mode != NULL && (*mode == 'a' || (*mode == 'w' && mode[strcspn(mode, "x,")] == 'x')) \
+            && prepared(AT_FDCWD, &path, 'F', &other)) \
             return NULL; \
         FILE *result = real.NAME(path, mode); \
-        if (result == NULL && errno == ENOENT && filled(AT_FDCWD, &path, other)) \
+        if (result == NULL && errno == ENOENT && filled(AT_FDCWD, &path, &other)) \
             result = real.NAME(path, mode); \
+        done_with(other); \
         return result; \
     }
 FOPEN(fopen)
@@ -465,10 +532,11 @@ FOPEN(fopen64)
 #define HOOK(NAME, DIRFD, PARAMETERS, ARGUMENTS) \
     static int hook_##NAME PARAMETERS \
     { \
-        char other[PATH_MAX]; \
+        char *other = NULL; \
         int result = real.NAME ARGUMENTS; \
-        if (MISSING(result) && filled(DIRFD, &path, other)) \
+        if (MISSING(result) && filled(DIRFD, &path, &other)) \
             result = real.NAME ARGUMENTS; \
+        done_with(other); \
         return result; \
     }
 HOOK(stat, AT_FDCWD, (const char *path, void *out), (path, out))
@@ -492,16 +560,19 @@ HOOK(faccessat, dirfd, (int dirfd, const char *path, int mode, int flags), (dirf
 
 static DIR *hook_opendir(const char *path)
 {
-    char other[PATH_MAX];
-    return prepared(AT_FDCWD, &path, 'D', other) ? NULL : real.opendir(path);
+    char *other = NULL;
+    DIR *result = prepared(AT_FDCWD, &path, 'D', &other) ? NULL : real.opendir(path);
+    done_with(other);
+    return result;
 }
 
 static char *hook_realpath(const char *path, char *out)
 {
-    char other[PATH_MAX];
+    char *other = NULL;
     char *result = real.realpath(path, out);
-    if (result == NULL && errno == ENOENT && filled(AT_FDCWD, &path, other))
+    if (result == NULL && errno == ENOENT && filled(AT_FDCWD, &path, &other))
         result = real.realpath(path, out);
+    done_with(other);
     return result;
 }
 
@@ -513,27 +584,37 @@ static char *hook_realpath_chk(const char *path, char *out, size_t room)
 
 static int scan(void);
 
-static void *hook_dlopen(const char *path, int mode)
+__attribute__((noinline)) static void *dlopen_there(const char *path, int mode)
 {
-    char other[PATH_MAX];
-    /* Without a slash it is searched for beside whoever calls, so the call must come from there: a jump. */
-    if (path == NULL || strchr(path, '/') == NULL)
-        return real.dlopen(path, mode);
-    prepared(AT_FDCWD, &path, 'F', other); /* if it cannot be had, dlerror() will say that it is not there */
+    char *other = NULL;
+    prepared(AT_FDCWD, &path, 'F', &other); /* if it cannot be had, dlerror() will say that it is not there */
     void *result = real.dlopen(path, mode);
+    done_with(other);
     if (result != NULL)
         scan();
     return result;
+}
+
+/* A call in whose place the original is jumped to, so that it sees its caller: at any level of optimisation. */
+#define JUMPS __attribute__((optimize("O2")))
+
+/* What has no slash is searched for beside whoever calls; so is what begins with $ORIGIN. */
+JUMPS static void *hook_dlopen(const char *path, int mode)
+{
+    if (path == NULL || strchr(path, '/') == NULL || strchr(path, '$') != NULL)
+        return real.dlopen(path, mode);
+    return dlopen_there(path, mode);
 }
 
 static void *found_by_name(void *handle, const char *name);
 
 /* For those who look a function up by its name, as ctypes does. What is searched depends on who calls, so
  * that the call must come from there: jumps. Interposers look for the next one, which must not be a hook. */
-static void *hook_dlsym(void *handle, const char *name)
+JUMPS static void *hook_dlsym(void *handle, const char *name)
 {
     if (handle == RTLD_NEXT || name == NULL || atomic_load_explicit(&config, memory_order_relaxed) == NULL)
         return real.dlsym(handle, name);
+    scan(); /* what was loaded by a name without a slash is used now */
     void *hook = found_by_name(handle, name);
     return hook != NULL ? hook : real.dlsym(handle, name);
 }
@@ -600,7 +681,8 @@ static const void *seen[4096];
 static size_t seen_count;
 static uint64_t slots;
 
-static int is_seen(const void *object)
+/* Whether an object was seen; with ``now`` it is from now on. */
+static int is_seen(const void *object, int now)
 {
     size_t at = ((uintptr_t)object >> 6) % 4096;
     while (seen[at] != NULL) {
@@ -608,7 +690,7 @@ static int is_seen(const void *object)
             return 1;
         at = (at + 1) % 4096;
     }
-    if (seen_count < 3000) { /* beyond it, objects are looked at each time */
+    if (now && seen_count < 3000) { /* beyond it, objects are looked at each time */
         seen[at] = object;
         seen_count++;
     }
@@ -632,8 +714,9 @@ typedef struct {
     const char *names;
     const ElfW(Rela) *plt, *rela;
     size_t plt_count, rela_count, relative_count;
+    uintptr_t span;             /* where its last part ends, if it were loaded at 0 */
     uintptr_t relro, relro_end; /* pages that the linker has made read-only */
-    int is_python, unlocked;
+    int is_python;
 } Object;
 
 static int read_object(const struct dl_phdr_info *info, Object *o)
@@ -645,6 +728,8 @@ static int read_object(const struct dl_phdr_info *info, Object *o)
     o->base = info->dlpi_addr;
     for (int i = 0; i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *part = &info->dlpi_phdr[i];
+        if (part->p_type == PT_LOAD && part->p_vaddr + part->p_memsz > o->span)
+            o->span = part->p_vaddr + part->p_memsz;
         if (part->p_type == PT_DYNAMIC)
             entry = (const ElfW(Dyn) *)(o->base + part->p_vaddr);
         if (part->p_type == PT_GNU_RELRO) {
@@ -682,6 +767,40 @@ static void *hook_for(const Object *o, const char *name)
     return NULL;
 }
 
+/* Write to a page that the linker has made read-only, or is about to. Through the file, protections stay as
+ * they are: another thread may be relocating other slots of that page. */
+static int write_protected(void **slot, void *hook)
+{
+    int memory = real.open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+    ssize_t written = memory < 0 ? -1 : pwrite(memory, &hook, sizeof hook, (off_t)(uintptr_t)slot);
+    if (memory >= 0)
+        close(memory);
+    if (written == sizeof hook)
+        return 1;
+    uintptr_t size = (uintptr_t)sysconf(_SC_PAGESIZE), page = (uintptr_t)slot & ~(size - 1);
+    if (mprotect((void *)page, size, PROT_READ | PROT_WRITE))
+        return 0;
+    __atomic_store_n(slot, hook, __ATOMIC_RELEASE);
+    return 1; /* and writable it stays */
+}
+
+/* Whether the linker, in another thread, has not come to a slot yet. */
+static int is_unfinished(const Object *o, const ElfW(Rela) *entries, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint32_t kind = (uint32_t)ELF64_R_TYPE(entries[i].r_info);
+        if (kind != R_SLOT && kind != R_GLOB)
+            continue;
+        const ElfW(Sym) *symbol = &o->symbols[ELF64_R_SYM(entries[i].r_info)];
+        uintptr_t value = *(uintptr_t *)(o->base + entries[i].r_offset);
+        /* As it is in the file: an address inside of the object as if it were loaded at 0, or nothing. */
+        if (symbol->st_shndx == SHN_UNDEF && ELF64_ST_BIND(symbol->st_info) != STB_WEAK
+            && (kind == R_SLOT ? o->base != 0 && value < o->span : value == 0))
+            return 1;
+    }
+    return 0;
+}
+
 static void patch(Object *o, const ElfW(Rela) *entries, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -695,12 +814,12 @@ static void patch(Object *o, const ElfW(Rela) *entries, size_t count)
         void **slot = (void **)(o->base + entries[i].r_offset);
         if (hook == NULL || *slot == hook || *slot == NULL) /* NULL: weak, and not there */
             continue;
-        if ((uintptr_t)slot >= o->relro && (uintptr_t)slot < o->relro_end && !o->unlocked) {
-            if (mprotect((void *)o->relro, o->relro_end - o->relro, PROT_READ | PROT_WRITE))
-                return;
-            o->unlocked = 1;
-        }
-        __atomic_store_n(slot, hook, __ATOMIC_RELEASE);
+        if (kind == R_WORD && *slot != real.dlsym(RTLD_DEFAULT, o->names + symbol->st_name))
+            continue; /* the program has put something else there */
+        if ((uintptr_t)slot < o->relro || (uintptr_t)slot >= o->relro_end)
+            __atomic_store_n(slot, hook, __ATOMIC_RELEASE);
+        else if (!write_protected(slot, hook))
+            return;
         slots++;
     }
 }
@@ -721,16 +840,22 @@ static int visit(struct dl_phdr_info *info, size_t size, void *first)
     }
     Object object;
     /* libc finds its own functions without these slots, or must (dlopen); the linker has none. */
-    if (is_seen(info->dlpi_phdr) || contains(info, (void *)hook_dlopen) || contains(info, (void *)real.open)
+    if (contains(info, (void *)hook_dlopen) || contains(info, (void *)real.open)
         || contains(info, (void *)real.dlopen) || contains(info, (void *)getauxval(AT_BASE))
         || !read_object(info, &object))
         return 0;
+    const ElfW(Rela) *symbolic = object.rela + object.relative_count;
+    size_t symbolic_count = object.rela_count > object.relative_count ? object.rela_count - object.relative_count : 0;
+    if (is_seen(info->dlpi_phdr, 0))
+        return 0;
+    if (is_unfinished(&object, object.plt, object.plt_count) || is_unfinished(&object, symbolic, symbolic_count)) {
+        seen_adds = 0; /* whoever loads it scans when that is done, and so does the next scan */
+        return 0;
+    }
+    is_seen(info->dlpi_phdr, 1);
     object.is_python = contains(info, (void *)PyErr_Occurred);
     patch(&object, object.plt, object.plt_count);
-    if (object.rela_count > object.relative_count)
-        patch(&object, object.rela + object.relative_count, object.rela_count - object.relative_count);
-    if (object.unlocked)
-        mprotect((void *)object.relro, object.relro_end - object.relro, PROT_READ);
+    patch(&object, symbolic, symbolic_count);
     return 0;
 }
 
@@ -755,6 +880,7 @@ static void after_fork(void)
 {
     pthread_mutex_init(&filler_lock, NULL);
     pthread_mutex_init(&scan_lock, NULL);
+    atomic_store(&readers, 0);
     stop_filler();
 }
 

@@ -9,13 +9,16 @@ in its place), and how many requests (uint64) and bytes (uint64) that took; nati
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import struct
 import sys
+import threading
 
 from cloudimport.bootstrap import Unimported
 from cloudimport.errors import CloudImportError
@@ -29,6 +32,7 @@ def main() -> None:
     if os.fork():
         os._exit(0)  # an unknown child would show in the parent's os.wait()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end ends this
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with socket.socket(fileno=0) as peer, peer.makefile("rb") as questions:
         environment = Unimported(json.loads(os.environ.pop(CHILD)))
         while size := questions.read(4):
@@ -41,6 +45,14 @@ def main() -> None:
                 break
 
 
+def _end_with_parent() -> None:
+    """End at once when the parent has gone, whatever is being fetched: somebody may wait for its outputs."""
+    waiting = select.poll()
+    waiting.register(0, select.POLLHUP)
+    waiting.poll()
+    os._exit(0)
+
+
 def _serve(environment: Unimported, what: bytes, relative: str) -> tuple[int, str]:
     """Return (errno, other path). The parent's caller learns the errno alone: the reason is printed."""
     tree = environment.tree
@@ -50,7 +62,9 @@ def _serve(environment: Unimported, what: bytes, relative: str) -> tuple[int, st
             return 0, ""
         path = tree.ensure(relative)
     except (CloudImportError, OSError) as error:
-        sys.stderr.write(f"cloudimport: {relative} cannot be had for C code that opens it: {error}\n")
+        text = f"cloudimport: {relative} cannot be had for C code that opens it: {error}\n"
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode(errors="backslashreplace"))
         return errno.EIO, ""
     if path is None:
         return errno.ENOENT, ""

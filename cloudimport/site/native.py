@@ -17,7 +17,8 @@ from cloudimport.settings import CHILD
 
 #: Starts the filler without a look at ``sys.path``, where a handler may have another ``cloudimport``.
 _FILLER = """\
-import sys
+import os, sys
+os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the program's own, which it may want to see closed
 from importlib.util import module_from_spec, spec_from_file_location
 folder = sys.argv.pop()
 spec = spec_from_file_location("cloudimport", folder + "/__init__.py", submodule_search_locations=[folder])
@@ -67,8 +68,8 @@ class Helper:
 
 def load() -> Helper | None:
     """Return the helper, or None where it was not built, or this is another kind of Python."""
-    if not sys.executable:
-        return None  # an embedded interpreter has no program to start the filler with
+    if not sys.executable or getattr(sys, "frozen", False):
+        return None  # an embedded or frozen interpreter has no program to start the filler with
     try:
         return Helper(import_module("cloudimport._native"))
     except ImportError:

@@ -301,9 +301,12 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("gcc is not installed")
     library = tmp_path_factory.mktemp("reader") / "libreader.so"
     source = Path(__file__).parent / "reader.c"
+    search = ["-Wl,-rpath,$ORIGIN", "-Wl,--enable-new-dtags"]
     subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-O1", str(source), "-o", str(library), "-lpthread"], check=True
+        ["gcc", "-shared", "-fPIC", str(source), "-o", str(library), *search, "-lpthread", "-ldl"], check=True
     )
+    beside = library.with_name("libbeside-reader.so")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "/dev/null", "-o", str(beside)], check=True)
     return library
 
 

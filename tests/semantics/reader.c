@@ -1,6 +1,7 @@
 /* What libraries do with files, each in a way of its own: a digit says which. Built by the tests. */
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -117,4 +118,29 @@ int c_locked(const char *path, char *out)
     int got = c_read(0, path, out);
     pthread_mutex_unlock(&lock);
     return got;
+}
+
+static void *fail(void *argument)
+{
+    *(int *)argument = open("/nonexistent/file", O_RDONLY) < 0 ? errno : 0;
+    return NULL;
+}
+
+/* What a thread with the smallest stack gets for a file that is nowhere. */
+int c_small_stack(void)
+{
+    pthread_t thread;
+    pthread_attr_t attributes;
+    int got = 0;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, PTHREAD_STACK_MIN);
+    pthread_create(&thread, &attributes, fail, &got);
+    pthread_join(thread, NULL);
+    return got;
+}
+
+/* Whether a library is found that lies beside this one: by the search path of whoever calls. */
+int c_beside(const char *name)
+{
+    return dlopen(name, RTLD_NOW) != NULL;
 }

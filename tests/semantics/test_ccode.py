@@ -150,6 +150,19 @@ print(bool(libc.dlopen(os.fsencode(path), 2)))
     )
 
 
+def test_callers_are_undisturbed(world: World, helped: str) -> None:
+    """What C code does elsewhere is as before: a library is searched for beside the one that asks for it, and
+    a thread with a small stack gets its error.
+    """
+    world.both(
+        helped
+        + """
+print(library.c_beside(b"libbeside-reader.so"), library.c_beside(b"$ORIGIN/libbeside-reader.so"))
+print(library.c_beside(b"libnone-reader.so"), library.c_small_stack())
+"""
+    )
+
+
 def test_not_to_be_had(world: World, helped: str) -> None:
     """A file that the environment has and that cannot be fetched is an input/output error, with the reason on
     standard error; once it can be fetched it is there.
@@ -201,6 +214,19 @@ print(cloudimport.stats()["requests"] > 0)
 """
     )
     assert out == "data \ndata  1\nTrue"
+
+
+def test_closed_descriptors(world: World, helped: str) -> None:
+    """A program may close all descriptors that it has not opened itself, as daemons do."""
+    world.both(
+        helped
+        + """
+print(read(0, base + "/data/f1"))
+os.closerange(3, 64)
+kept = [os.open("/dev/zero", os.O_RDONLY) for _ in range(20)]
+print(read(0, base + "/data/f2"), {os.read(fd, 1) for fd in kept})
+"""
+    )
 
 
 def test_uninstall(world: World, helped: str) -> None:
