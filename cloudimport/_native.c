@@ -6,7 +6,7 @@
  * original first. Only when that says ENOENT, for a path in the site tree that the environment has, it
  * asks for the file and tries again; all other calls cost one compare more than before.
  *
- * It asks another process, the filler (cloudimport/site/bootstrap/fill.py), which is started when it is
+ * It asks another process, the filler (cloudimport/filler.py), which is started when it is
  * first needed, and waits for the answer with no lock of Python's taken or given away. For the caller
  * that is a slow disk, and nothing else: whether its thread holds the interpreter's lock, does not hold it,
  * or is none of Python's, whatever locks of its own it holds, no other thread gets to run that would not
@@ -14,7 +14,8 @@
  * of its library, and a thread that holds the interpreter's lock and waits for the library's.
  *
  * What is not seen: openings by the dynamic linker itself (DT_NEEDED: the importer fills those before),
- * by constructors of a library that is being loaded, by code that makes system calls directly.
+ * by constructors of a library that is being loaded, by code that makes system calls directly, and programs
+ * that C code runs.
  */
 
 #define _GNU_SOURCE
@@ -23,11 +24,13 @@
 /* The names of functions below are data; fortified inline versions would be in the way. */
 #undef _FORTIFY_SOURCE
 #include <Python.h>
+#include <structmember.h>
 
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <limits.h>
 #include <link.h>
 #include <poll.h>
@@ -43,6 +46,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -61,17 +65,14 @@
 #error "the native helper knows x86-64 and aarch64"
 #endif
 
-#ifndef SO_COOKIE
-#define SO_COOKIE 57
-#endif
-
 /* ---- what is installed ---------------------------------------------------------------------- */
 
 /* Made by install() and never freed, but for the index: a hook in another thread may look at it at any time. */
 typedef struct {
     char *root;        /* the site tree's root, without a slash at the end */
     size_t root_size;
-    const char *mark;  /* its last two components: in every path into the tree, by whatever link */
+    char *mark;        /* the name of its folder, a digest: in every path into the tree, by whatever link */
+    const char *name;  /* its last component, with the slash before it */
     char **argv;       /* the filler's command and environment */
     char **envp;
     int timeout;       /* milliseconds that one answer may take */
@@ -86,8 +87,12 @@ static _Atomic int readers; /* of its paths */
 /* One request at a time; what follows belongs to whoever holds the lock. */
 static pthread_mutex_t filler_lock = PTHREAD_MUTEX_INITIALIZER;
 static int filler = -1;      /* a socket to the filler, -1 when there is none */
-static uint64_t cookie;      /* its identity: a program may close all descriptors, and open others */
+static int starting = -1;    /* its other end, while it is being started */
+static uint64_t socket_id;   /* what it is known by: a program may close all descriptors, and open others */
+static pid_t filler_pid;
 static Config *filler_of;    /* what it was started for */
+/* A signal handler that interrupts a question cannot ask another one. */
+static __thread int asking __attribute__((tls_model("initial-exec")));
 static _Atomic uint64_t count_fills, count_requests, count_bytes;
 
 /* Hashes of paths that the environment does not have: libraries look for the same ones again and again. */
@@ -96,12 +101,16 @@ static _Atomic uint64_t absent[1024];
 /* ---- the originals -------------------------------------------------------------------------- */
 
 static struct {
+    int (*creat)(const char *, mode_t);
+    int (*creat64)(const char *, mode_t);
     int (*open)(const char *, int, ...);
     int (*open64)(const char *, int, ...);
     int (*openat)(int, const char *, int, ...);
     int (*openat64)(int, const char *, int, ...);
     FILE *(*fopen)(const char *, const char *);
     FILE *(*fopen64)(const char *, const char *);
+    FILE *(*freopen)(const char *, const char *, FILE *);
+    FILE *(*freopen64)(const char *, const char *, FILE *);
     int (*stat)(const char *, void *);
     int (*stat64)(const char *, void *);
     int (*lstat)(const char *, void *);
@@ -117,8 +126,28 @@ static struct {
     int (*statx)(int, const char *, int, unsigned int, void *);
     int (*access)(const char *, int);
     int (*faccessat)(int, const char *, int, int);
+    ssize_t (*readlink)(const char *, char *, size_t);
+    ssize_t (*readlinkat)(int, const char *, char *, size_t);
+    int (*truncate)(const char *, off_t);
+    int (*truncate64)(const char *, off64_t);
+    int (*unlink)(const char *);
+    int (*unlinkat)(int, const char *, int);
+    int (*remove)(const char *);
+    int (*rename)(const char *, const char *);
+    int (*renameat)(int, const char *, int, const char *);
+    int (*mkdir)(const char *, mode_t);
     DIR *(*opendir)(const char *);
+    DIR *(*fdopendir)(int);
+    int (*scandir)(const char *, struct dirent ***, void *, void *);
+    int (*scandir64)(const char *, struct dirent64 ***, void *, void *);
+    int (*ftw)(const char *, void *, int);
+    int (*ftw64)(const char *, void *, int);
+    int (*nftw)(const char *, void *, int, int);
+    int (*nftw64)(const char *, void *, int, int);
+    int (*glob)(const char *, int, void *, void *);
+    int (*glob64)(const char *, int, void *, void *);
     char *(*realpath)(const char *, char *);
+    char *(*canonicalize_file_name)(const char *);
     void *(*dlopen)(const char *, int);
     void *(*dlsym)(void *, const char *);
 } real;
@@ -177,7 +206,7 @@ static int below_root(const Config *c, int dirfd, const char *path, Scratch *s)
         } else {
             char link[64];
             snprintf(link, sizeof link, "/proc/self/fd/%d", dirfd);
-            ssize_t got = readlink(link, full, PATH_MAX - 1);
+            ssize_t got = real.readlink(link, full, PATH_MAX - 1);
             if (got <= 0)
                 return 0;
             full[size = (size_t)got] = 0;
@@ -200,6 +229,10 @@ static int below_root(const Config *c, int dirfd, const char *path, Scratch *s)
         if (found == NULL)
             return 0;
         found += strlen(c->mark);
+        size_t size = strlen(c->name);
+        if (strncmp(found, c->name, size) != 0)
+            return 0;
+        found += size;
         char kept = *found;
         *found = 0;
         int same = real.realpath(plain, s->resolved) != NULL && strcmp(s->resolved, c->root) == 0;
@@ -247,27 +280,51 @@ static long long milliseconds(void)
     return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
-/* Return what the kernel knows a socket by; 0 for what is none (socket(7), SO_COOKIE). */
-static uint64_t cookie_of(int descriptor)
+/* Return what the kernel knows a socket by; 0 for what is none. */
+static uint64_t id_of(int descriptor)
 {
-    uint64_t found = 0;
-    socklen_t size = sizeof found;
-    return getsockopt(descriptor, SOL_SOCKET, SO_COOKIE, &found, &size) == 0 ? found : 0;
+    struct stat found;
+    return fstat(descriptor, &found) == 0 && S_ISSOCK(found.st_mode) ? (uint64_t)found.st_ino : 0;
 }
 
 static void stop_filler(void)
 {
-    if (filler >= 0 && cookie_of(filler) == cookie)
+    if (filler >= 0 && id_of(filler) == socket_id)
         close(filler);
     filler = -1;
 }
 
-/* Start the filler. It makes a child of its own do the work and ends, so that this process has no child
- * that it does not know of (os.wait()). */
-static int start_filler(Config *c, long long deadline)
+/* What the process between this one and the filler needs. */
+typedef struct {
+    const Config *config;
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    int failed;
+} Start;
+
+static int start_between(void *argument)
 {
+    Start *start = argument;
+    const Config *c = start->config;
+    start->failed = posix_spawn(&filler_pid, c->argv[0], &start->actions, &start->attributes, c->argv, c->envp);
+    _exit(0);
+}
+
+/* Start the filler, by a process between that ends at once: so this one has no child that it does not know of.
+ * The one between shares this one's memory, as after vfork(), and sends no signal when it ends, so that
+ * wait() does not see it either (clone(2), "The child termination signal"). Where orphans come to this process
+ * itself (PID 1 of a container without an init) the filler ends when it has had nothing to do for a while. */
+static int start_filler(Config *c)
+{
+    const size_t room = 128 << 10;
     int ends[2];
-    pid_t pid;
+    Start start = {.config = c, .failed = EAGAIN};
+    sigset_t none, all, before;
+    int adopts = getpid() == 1;
+    prctl(PR_GET_CHILD_SUBREAPER, &adopts);
+    if (filler_pid > 0 && (adopts || getpid() == 1))
+        waitpid(filler_pid, NULL, WNOHANG); /* an earlier one, which has ended */
+    filler_pid = 0;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
         return -1;
     for (int i = 0; i < 2; i++) { /* not among the standard descriptors, if those are closed */
@@ -275,42 +332,40 @@ static int start_filler(Config *c, long long deadline)
         close(ends[i]);
         ends[i] = moved;
     }
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    sigset_t none;
-    sigemptyset(&none);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], 0);
-    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-    if (fcntl(2, F_GETFD) < 0)
-        posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-    posix_spawnattr_init(&attributes);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-    int failed = ends[0] < 0 || ends[1] < 0 ? EMFILE
-                 : posix_spawn(&pid, c->argv[0], &actions, &attributes, c->argv, c->envp);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    close(ends[1]);
-    if (failed) {
-        close(ends[0]);
-        dprintf(2, "cloudimport: %s cannot be started to fetch files for C code: %s\n", c->argv[0], strerror(failed));
-        return -1;
-    }
-    while (waitpid(pid, NULL, WNOHANG) == 0) {
-        struct timespec moment = {0, 1000000};
-        if (milliseconds() > deadline) {
-            kill(pid, SIGKILL);
-            waitpid(pid, NULL, 0);
-            close(ends[0]);
-            return -1;
-        }
-        nanosleep(&moment, NULL);
-    }
     filler = ends[0];
-    cookie = cookie_of(filler);
+    socket_id = id_of(filler);
+    starting = ends[1];
+    sigemptyset(&none);
+    posix_spawn_file_actions_init(&start.actions);
+    posix_spawn_file_actions_adddup2(&start.actions, ends[1], 0);
+    posix_spawn_file_actions_addopen(&start.actions, 1, "/dev/null", O_WRONLY, 0);
+    if (fcntl(2, F_GETFD) < 0)
+        posix_spawn_file_actions_addopen(&start.actions, 2, "/dev/null", O_WRONLY, 0);
+    posix_spawnattr_init(&start.attributes);
+    posix_spawnattr_setsigmask(&start.attributes, &none);
+    posix_spawnattr_setflags(&start.attributes, POSIX_SPAWN_SETSIGMASK);
+    char *stack = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (ends[0] >= 0 && ends[1] >= 0 && stack != MAP_FAILED) {
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before); /* no handler runs in it */
+        pid_t between = clone(start_between, stack + room, CLONE_VM | CLONE_VFORK, &start);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        while (between > 0 && waitpid(between, NULL, __WCLONE) < 0 && errno == EINTR)
+            ;
+    }
+    if (stack != MAP_FAILED)
+        munmap(stack, room);
+    posix_spawnattr_destroy(&start.attributes);
+    posix_spawn_file_actions_destroy(&start.actions);
+    starting = -1;
+    close(ends[1]);
     filler_of = c;
-    return 0;
+    if (!start.failed)
+        return 0;
+    stop_filler();
+    dprintf(2, "cloudimport: %s cannot be started to fetch files for C code: %s\n", c->argv[0],
+            strerror(start.failed));
+    return -1;
 }
 
 static int send_all(const char *data, size_t size)
@@ -348,25 +403,29 @@ static int receive_all(char *data, size_t size, long long deadline)
     return 0;
 }
 
-/* What the filler answers: see cloudimport/site/bootstrap/fill.py. Native byte order, no padding. */
+/* What the filler answers: see cloudimport/filler.py. Native byte order, no padding. */
 typedef struct {
-    int32_t status;       /* 0: it is there; else an errno */
+    int32_t status;       /* 0: it is there; -1: it is still at work, ask on; else an errno */
     uint32_t other_size;  /* of the path that follows: where it is, if not in its place */
     uint64_t requests, bytes;
 } Answer;
 
 /* With the lock held. Returns an errno. */
-static int exchange(Config *c, char what, const char *relative, char *other, long long deadline)
+static int exchange(Config *c, char what, const char *relative, char *other)
 {
-    if (filler >= 0 && (filler_of != c || cookie_of(filler) != cookie))
+    if (filler >= 0 && (filler_of != c || id_of(filler) != socket_id))
         stop_filler();
-    if (filler < 0 && start_filler(c, deadline))
+    if (filler < 0 && start_filler(c))
         return EIO;
     Answer answer;
     uint32_t size = (uint32_t)strlen(relative) + 1;
-    if (send_all((char *)&size, sizeof size) || send_all(&what, 1) || send_all(relative, size - 1)
-        || receive_all((char *)&answer, sizeof answer, deadline) || answer.other_size >= PATH_MAX
-        || receive_all(other, answer.other_size, deadline)) {
+    int lost = send_all((char *)&size, sizeof size) || send_all(&what, 1) || send_all(relative, size - 1);
+    do { /* as long as it says that it is at work, it is */
+        long long deadline = milliseconds() + c->timeout;
+        lost = lost || receive_all((char *)&answer, sizeof answer, deadline) || answer.other_size >= PATH_MAX
+               || receive_all(other, answer.other_size, deadline);
+    } while (!lost && answer.status == -1);
+    if (lost) {
         stop_filler(); /* it is gone, or its next answer would be to this question: the next one starts another */
         return EIO;
     }
@@ -377,45 +436,60 @@ static int exchange(Config *c, char what, const char *relative, char *other, lon
     return answer.status;
 }
 
-/* Have the file or folder ('F'), or all that a folder has ('D'), put in its place. Returns 0 or an errno;
- * other is the path to use instead, or empty. */
+/* Have the file or folder ('F'), all that a folder has ('D'), or all that lies below it ('T') put in its place.
+ * Returns 0 or an errno; other is the path to use instead, or empty. */
 static int ask(Config *c, char what, const char *relative, char *other)
 {
-    struct timespec until;
+    int status = EIO, state;
     other[0] = 0;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += c->timeout / 1000 + 1;
-    if (pthread_mutex_timedlock(&filler_lock, &until))
+    if (asking)
         return EIO;
-    long long deadline = milliseconds() + c->timeout;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    asking = 1;
+    pthread_mutex_lock(&filler_lock); /* whoever has it gets an answer, or gives up */
+    long long limit = milliseconds() + c->timeout;
     int had = filler >= 0;
-    int status = exchange(c, what, relative, other, deadline);
-    if (status == EIO && had && filler < 0 && milliseconds() < deadline)
-        status = exchange(c, what, relative, other, deadline); /* killed meanwhile: one other try */
+    status = exchange(c, what, relative, other);
+    if (status == EIO && had && filler < 0 && milliseconds() < limit)
+        status = exchange(c, what, relative, other); /* killed meanwhile: one other try */
+    if (atomic_load(&config) != c)
+        stop_filler(); /* uninstalled meanwhile */
     pthread_mutex_unlock(&filler_lock);
+    asking = 0;
+    pthread_setcancelstate(state, &state);
     return status;
 }
 
 /* After ENOENT: returns whether the call is to be made again, with *path replaced if need be: by *other, which
- * the caller frees. errno is what the caller gets otherwise. */
-__attribute__((noinline)) static int fill(Config *c, int dirfd, const char **path, char **other)
+ * the caller frees. errno is what the caller gets otherwise. For a call that makes something new (``makes``),
+ * its folder is what may be missing. */
+__attribute__((noinline)) static int fill(Config *c, int dirfd, const char **path, char **other, int makes)
 {
     int status = ENOENT;
     Scratch *s = malloc(sizeof *s);
-    if (s != NULL && below_root(c, dirfd, *path, s) && s->relative[0] && may_have(c, s->relative)) {
+    if (s != NULL && below_root(c, dirfd, *path, s) && s->relative[0]) {
+        char *name = strrchr(s->relative, '/');
+        if (!may_have(c, s->relative)) {
+            if (!makes || name == NULL)
+                goto done;
+            *name = 0;
+            if (!may_have(c, s->relative))
+                goto done;
+        }
         status = ask(c, 'F', s->relative, s->other);
         if (status == 0 && s->other[0])
             *path = *other = strdup(s->other);
     }
+done:
     free(s);
     errno = status;
     return status == 0 && *path != NULL;
 }
 
-static inline int filled(int dirfd, const char **path, char **other)
+static inline int filled(int dirfd, const char **path, char **other, int makes)
 {
     Config *c = atomic_load_explicit(&config, memory_order_acquire);
-    return is_worth_a_look(c, *path) && fill(c, dirfd, path, other);
+    return is_worth_a_look(c, *path) && fill(c, dirfd, path, other, makes);
 }
 
 /* Before a call that would make the file, or that lists the folder, without saying ENOENT. Returns 0, with
@@ -484,7 +558,7 @@ static inline void done_with(char *other)
         if (MAKES(flags) && prepared(AT_FDCWD, &path, 'F', &other)) \
             return -1; \
         int result = real.NAME(path, flags, mode); \
-        if (MISSING(result) && filled(AT_FDCWD, &path, &other)) \
+        if (MISSING(result) && filled(AT_FDCWD, &path, &other, flags & O_CREAT)) \
             result = real.NAME(path, flags, mode); \
         done_with(other); \
         return result; \
@@ -500,7 +574,7 @@ OPEN(open64)
         if (MAKES(flags) && prepared(dirfd, &path, 'F', &other)) \
             return -1; \
         int result = real.NAME(dirfd, path, flags, mode); \
-        if (MISSING(result) && filled(dirfd, &path, &other)) \
+        if (MISSING(result) && filled(dirfd, &path, &other, flags & O_CREAT)) \
             result = real.NAME(dirfd, path, flags, mode); \
         done_with(other); \
         return result; \
@@ -512,15 +586,19 @@ OPENAT(openat64)
 static int hook_open_2(const char *path, int flags) { return hook_open64(path, flags); }
 static int hook_openat_2(int dirfd, const char *path, int flags) { return hook_openat64(dirfd, path, flags); }
 
+/* Whether a mode of fopen() makes the file, and whether that keeps what is in it. */
+#define MAKES_FILE(mode) ((mode) != NULL && (*(mode) == 'a' || *(mode) == 'w'))
+#define KEEPS_FILE(mode) \
+    ((mode) != NULL && (*(mode) == 'a' || (*(mode) == 'w' && (mode)[strcspn((mode), "x,")] == 'x')))
+
 #define FOPEN(NAME) \
     static FILE *hook_##NAME(const char *path, const char *mode) \
     { \
         char *other = NULL; \
-        if (mode != NULL && (*mode == 'a' || (*mode == 'w' && mode[strcspn(mode, "x,")] == 'x')) \
-            && prepared(AT_FDCWD, &path, 'F', &other)) \
+        if (KEEPS_FILE(mode) && prepared(AT_FDCWD, &path, 'F', &other)) \
             return NULL; \
         FILE *result = real.NAME(path, mode); \
-        if (result == NULL && errno == ENOENT && filled(AT_FDCWD, &path, &other)) \
+        if (result == NULL && errno == ENOENT && filled(AT_FDCWD, &path, &other, MAKES_FILE(mode))) \
             result = real.NAME(path, mode); \
         done_with(other); \
         return result; \
@@ -528,17 +606,38 @@ static int hook_openat_2(int dirfd, const char *path, int flags) { return hook_o
 FOPEN(fopen)
 FOPEN(fopen64)
 
-/* HOOK(name, folder of the path, parameters, arguments): call, fill, call again. */
-#define HOOK(NAME, DIRFD, PARAMETERS, ARGUMENTS) \
-    static int hook_##NAME PARAMETERS \
+/* It closes the stream before it opens anything, so there is no second try. */
+#define FREOPEN(NAME) \
+    static FILE *hook_##NAME(const char *path, const char *mode, FILE *stream) \
     { \
         char *other = NULL; \
-        int result = real.NAME ARGUMENTS; \
-        if (MISSING(result) && filled(DIRFD, &path, &other)) \
+        int kept = errno; \
+        if (path != NULL && (!MAKES_FILE(mode) || KEEPS_FILE(mode)) && prepared(AT_FDCWD, &path, 'F', &other)) { \
+            kept = errno; \
+            fclose(stream); \
+            errno = kept; \
+            return NULL; \
+        } \
+        errno = kept; \
+        FILE *result = real.NAME(path, mode, stream); \
+        done_with(other); \
+        return result; \
+    }
+FREOPEN(freopen)
+FREOPEN(freopen64)
+
+/* CALL(type, name, folder of the path, makes, parameters, arguments): call, fill, call again. */
+#define CALL(TYPE, NAME, DIRFD, MAKES, PARAMETERS, ARGUMENTS) \
+    static TYPE hook_##NAME PARAMETERS \
+    { \
+        char *other = NULL; \
+        TYPE result = real.NAME ARGUMENTS; \
+        if (MISSING(result) && filled(DIRFD, &path, &other, MAKES)) \
             result = real.NAME ARGUMENTS; \
         done_with(other); \
         return result; \
     }
+#define HOOK(NAME, DIRFD, PARAMETERS, ARGUMENTS) CALL(int, NAME, DIRFD, 0, PARAMETERS, ARGUMENTS)
 HOOK(stat, AT_FDCWD, (const char *path, void *out), (path, out))
 HOOK(stat64, AT_FDCWD, (const char *path, void *out), (path, out))
 HOOK(lstat, AT_FDCWD, (const char *path, void *out), (path, out))
@@ -558,6 +657,45 @@ HOOK(statx, dirfd, (int dirfd, const char *path, int flags, unsigned int mask, v
 HOOK(access, AT_FDCWD, (const char *path, int mode), (path, mode))
 HOOK(faccessat, dirfd, (int dirfd, const char *path, int mode, int flags), (dirfd, path, mode, flags))
 
+HOOK(truncate, AT_FDCWD, (const char *path, off_t size), (path, size))
+HOOK(truncate64, AT_FDCWD, (const char *path, off64_t size), (path, size))
+HOOK(unlink, AT_FDCWD, (const char *path), (path))
+HOOK(unlinkat, dirfd, (int dirfd, const char *path, int flags), (dirfd, path, flags))
+HOOK(remove, AT_FDCWD, (const char *path), (path))
+CALL(int, creat, AT_FDCWD, 1, (const char *path, mode_t mode), (path, mode))
+CALL(int, creat64, AT_FDCWD, 1, (const char *path, mode_t mode), (path, mode))
+CALL(ssize_t, readlink, AT_FDCWD, 0, (const char *path, char *out, size_t room), (path, out, room))
+CALL(ssize_t, readlinkat, dirfd, 0, (int dirfd, const char *path, char *out, size_t room), (dirfd, path, out, room))
+
+static int hook_mkdir(const char *path, mode_t mode)
+{
+    char *other = NULL;
+    if (prepared(AT_FDCWD, &path, 'F', &other))
+        return -1;
+    int result = real.mkdir(path, mode);
+    if (MISSING(result) && filled(AT_FDCWD, &path, &other, 1))
+        result = real.mkdir(path, mode);
+    done_with(other);
+    return result;
+}
+
+/* Either end may be what is missing. */
+#define RENAME(NAME, FROM, TO, PARAMETERS, ARGUMENTS) \
+    static int hook_##NAME PARAMETERS \
+    { \
+        char *first = NULL, *second = NULL; \
+        int result = real.NAME ARGUMENTS; \
+        if (MISSING(result) && filled(FROM, &path, &first, 0)) \
+            result = real.NAME ARGUMENTS; \
+        if (MISSING(result) && filled(TO, &target, &second, 1)) \
+            result = real.NAME ARGUMENTS; \
+        done_with(first); \
+        done_with(second); \
+        return result; \
+    }
+RENAME(rename, AT_FDCWD, AT_FDCWD, (const char *path, const char *target), (path, target))
+RENAME(renameat, dirfd, to, (int dirfd, const char *path, int to, const char *target), (dirfd, path, to, target))
+
 static DIR *hook_opendir(const char *path)
 {
     char *other = NULL;
@@ -566,14 +704,104 @@ static DIR *hook_opendir(const char *path)
     return result;
 }
 
+/* Its path is that by which it was opened. */
+static DIR *hook_fdopendir(int descriptor)
+{
+    Config *c = atomic_load_explicit(&config, memory_order_acquire);
+    char link[64], *path = c == NULL ? NULL : malloc(PATH_MAX), *other = NULL;
+    const char *opened = path;
+    int kept = errno, failed = 0;
+    if (path != NULL) {
+        snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+        ssize_t got = real.readlink(link, path, PATH_MAX - 1);
+        path[got > 0 ? got : 0] = 0;
+        errno = kept;
+        failed = *path == '/' && prepared(AT_FDCWD, &opened, 'D', &other);
+        done_with(other);
+        done_with(path);
+    }
+    return failed ? NULL : real.fdopendir(descriptor);
+}
+
+#define SCANDIR(NAME, TYPE) \
+    static int hook_##NAME(const char *path, TYPE ***out, void *filter, void *compare) \
+    { \
+        char *other = NULL; \
+        int result = prepared(AT_FDCWD, &path, 'D', &other) ? -1 : real.NAME(path, out, filter, compare); \
+        done_with(other); \
+        return result; \
+    }
+SCANDIR(scandir, struct dirent)
+SCANDIR(scandir64, struct dirent64)
+
+/* What walks over all that is below a folder: NAME(path, function, …). */
+#define WALK(NAME, PARAMETERS, ARGUMENTS) \
+    static int hook_##NAME PARAMETERS \
+    { \
+        char *other = NULL; \
+        int result = prepared(AT_FDCWD, &path, 'T', &other) ? -1 : real.NAME ARGUMENTS; \
+        done_with(other); \
+        return result; \
+    }
+WALK(ftw, (const char *path, void *call, int descriptors), (path, call, descriptors))
+WALK(ftw64, (const char *path, void *call, int descriptors), (path, call, descriptors))
+WALK(nftw, (const char *path, void *call, int descriptors, int flags), (path, call, descriptors, flags))
+WALK(nftw64, (const char *path, void *call, int descriptors, int flags), (path, call, descriptors, flags))
+
+/* What may match is below the last folder that is named without a wildcard. */
+__attribute__((noinline)) static int glob_there(const char *pattern)
+{
+    char *folder = strndup(pattern, strcspn(pattern, "*?[{\\")), *other = NULL;
+    char *slash = folder == NULL ? NULL : strrchr(folder, '/');
+    const char *path = folder;
+    int failed = 0;
+    if (slash != NULL && slash > folder) {
+        *slash = 0;
+        failed = prepared(AT_FDCWD, &path, 'T', &other);
+    }
+    done_with(other);
+    done_with(folder);
+    return failed;
+}
+
+#define GLOB(NAME) \
+    static int hook_##NAME(const char *pattern, int flags, void *failed, void *out) \
+    { \
+        Config *c = atomic_load_explicit(&config, memory_order_acquire); \
+        return c != NULL && strstr(pattern, c->mark) != NULL && glob_there(pattern) \
+                   ? GLOB_ABORTED : real.NAME(pattern, flags, failed, out); \
+    }
+GLOB(glob)
+GLOB(glob64)
+
 static char *hook_realpath(const char *path, char *out)
 {
     char *other = NULL;
     char *result = real.realpath(path, out);
-    if (result == NULL && errno == ENOENT && filled(AT_FDCWD, &path, &other))
+    if (result == NULL && errno == ENOENT && filled(AT_FDCWD, &path, &other, 0))
         result = real.realpath(path, out);
     done_with(other);
     return result;
+}
+
+static char *hook_canonicalize_file_name(const char *path)
+{
+    return hook_realpath(path, NULL);
+}
+
+/* The room was checked by the caller's compiler or is checked here (glibc, "Fortification"). */
+static ssize_t hook_readlink_chk(const char *path, char *out, size_t size, size_t room)
+{
+    if (size > room)
+        abort();
+    return hook_readlink(path, out, size);
+}
+
+static ssize_t hook_readlinkat_chk(int dirfd, const char *path, char *out, size_t size, size_t room)
+{
+    if (size > room)
+        abort();
+    return hook_readlinkat(dirfd, path, out, size);
 }
 
 static char *hook_realpath_chk(const char *path, char *out, size_t room)
@@ -638,6 +866,10 @@ static const struct {
     {"__openat64_2", (void *)hook_openat_2, NULL, 1},
     ENTRY(fopen, "fopen", 1),
     ENTRY(fopen64, "fopen64", 1),
+    ENTRY(freopen, "freopen", 1),
+    ENTRY(freopen64, "freopen64", 1),
+    ENTRY(creat, "creat", 0),
+    ENTRY(creat64, "creat64", 0),
     ENTRY(stat, "stat", 0),
     ENTRY(stat64, "stat64", 0),
     ENTRY(lstat, "lstat", 0),
@@ -653,8 +885,30 @@ static const struct {
     ENTRY(statx, "statx", 0),
     ENTRY(access, "access", 0),
     ENTRY(faccessat, "faccessat", 0),
+    ENTRY(readlink, "readlink", 0),
+    ENTRY(readlinkat, "readlinkat", 0),
+    {"__readlink_chk", (void *)hook_readlink_chk, NULL, 0},
+    {"__readlinkat_chk", (void *)hook_readlinkat_chk, NULL, 0},
+    ENTRY(truncate, "truncate", 0),
+    ENTRY(truncate64, "truncate64", 0),
+    ENTRY(unlink, "unlink", 0),
+    ENTRY(unlinkat, "unlinkat", 0),
+    ENTRY(remove, "remove", 0),
+    ENTRY(rename, "rename", 0),
+    ENTRY(renameat, "renameat", 0),
+    ENTRY(mkdir, "mkdir", 0),
     ENTRY(opendir, "opendir", 0),
+    ENTRY(fdopendir, "fdopendir", 0),
+    ENTRY(scandir, "scandir", 0),
+    ENTRY(scandir64, "scandir64", 0),
+    ENTRY(ftw, "ftw", 0),
+    ENTRY(ftw64, "ftw64", 0),
+    ENTRY(nftw, "nftw", 0),
+    ENTRY(nftw64, "nftw64", 0),
+    ENTRY(glob, "glob", 0),
+    ENTRY(glob64, "glob64", 0),
     ENTRY(realpath, "realpath", 0),
+    ENTRY(canonicalize_file_name, "canonicalize_file_name", 0),
     {"__realpath_chk", (void *)hook_realpath_chk, NULL, 0},
     ENTRY(dlopen, "dlopen", 1),
     ENTRY(dlsym, "dlsym", 1),
@@ -757,7 +1011,7 @@ static int read_object(const struct dl_phdr_info *info, Object *o)
 
 static void *hook_for(const Object *o, const char *name)
 {
-    if (strchr("_ofsladr", *name) == NULL || (*name == '_' && name[1] != '_')) /* most are C++'s: _Z… */
+    if (strchr("_acdfglmnorstu", *name) == NULL || (*name == '_' && name[1] != '_')) /* most are C++'s: _Z… */
         return NULL;
     for (size_t i = 0; i < HOOKS; i++)
         if (strcmp(name, hooks[i].name) == 0) {
@@ -881,10 +1135,15 @@ static void after_fork(void)
     pthread_mutex_init(&filler_lock, NULL);
     pthread_mutex_init(&scan_lock, NULL);
     atomic_store(&readers, 0);
+    if (starting >= 0)
+        close(starting);
+    starting = -1;
+    asking = 0;
+    filler_pid = 0;
     stop_filler();
 }
 
-/* ---- the module ----------------------------------------------------------------------------- */
+/* ---- installing ------------------------------------------------------------------------------ */
 
 static char **strings(PyObject *list)
 {
@@ -942,10 +1201,12 @@ static PyObject *native_install(PyObject *module, PyObject *args)
         || (c->envp = strings(envp)) == NULL || c->argv[0] == NULL)
         return PyErr_Occurred() ? NULL : PyErr_NoMemory();
     c->root_size = strlen(root);
-    int slashes = 0;
-    for (c->mark = c->root + c->root_size; c->mark > c->root && slashes < 2; c->mark--)
-        slashes += c->mark[-1] == '/';
-    c->mark += slashes == 2;
+    c->name = strrchr(c->root, '/');
+    const char *folder = c->name;
+    while (folder != NULL && folder > c->root && folder[-1] != '/')
+        folder--;
+    if (folder == NULL || (c->mark = strndup(folder, (size_t)(c->name - folder))) == NULL)
+        return PyErr_NoMemory();
     c->timeout = timeout;
     c->index = index;
     Py_IncRef(index);
@@ -988,6 +1249,138 @@ static PyObject *native_counts(PyObject *module, PyObject *unused)
                          (unsigned long long)count_bytes);
 }
 
+/* ---- what stands in place of Python's functions ---------------------------------------------- */
+
+/* The part of cloudimport/site/wrappers.py that every call of open(), os.stat() and their like goes through.
+ * In C it is no frame in tracebacks, and costs less. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *call;      /* the original */
+    PyObject *parameter; /* the name of its first parameter; None: every call is worth a look */
+    PyObject *mark;      /* what every path into the tree contains */
+    PyObject *paths;     /* has ``inside``: whether relative paths may be in the tree */
+} Call;
+
+static PyMemberDef call_members[] = {
+    {"_call", T_OBJECT, offsetof(Call, call), 0, NULL},
+    {"_parameter", T_OBJECT, offsetof(Call, parameter), 0, NULL},
+    {"_mark", T_OBJECT, offsetof(Call, mark), 0, NULL},
+    {"_paths", T_OBJECT, offsetof(Call, paths), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+/* Whether the first argument may name something in the tree; -1 with an exception set. */
+static int may_be_ours(Call *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *path = NULL;
+    Py_ssize_t size, mark_size;
+    if (self->parameter == NULL || self->parameter == Py_None)
+        return 1;
+    if (PyTuple_Size(args) > 0)
+        path = PyTuple_GetItem(args, 0);
+    if (kwargs != NULL && PyDict_Size(kwargs) > 0) {
+        if (path == NULL)
+            path = PyDict_GetItemWithError(kwargs, self->parameter);
+        PyObject *folder = PyErr_Occurred() ? NULL : PyUnicode_FromString("dir_fd");
+        int relative = folder == NULL ? -1 : PyDict_Contains(kwargs, folder);
+        Py_XDECREF(folder);
+        if (relative)
+            return relative;
+    }
+    if (path == NULL || !PyUnicode_CheckExact(path))
+        return 1;
+    const char *text = PyUnicode_AsUTF8AndSize(path, &size);
+    const char *mark = text == NULL ? NULL : PyUnicode_AsUTF8AndSize(self->mark, &mark_size);
+    if (mark == NULL) {
+        PyErr_Clear(); /* bytes that are no text, in a name */
+        return 1;
+    }
+    if (memmem(text, (size_t)size, mark, (size_t)mark_size) != NULL)
+        return 1;
+    if (*text == '/')
+        return 0;
+    PyObject *inside = PyObject_GetAttrString(self->paths, "inside");
+    int is_inside = inside == NULL ? -1 : PyObject_IsTrue(inside);
+    Py_XDECREF(inside);
+    return is_inside;
+}
+
+/* What the wrapper's ``_before`` returns: None, or (result,), or (args, kwargs) for the original. */
+static PyObject *call_call(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    Call *self = (Call *)object;
+    if (self->call == NULL || self->mark == NULL || self->paths == NULL)
+        return PyErr_Format(PyExc_TypeError, "the wrapper was not initialised"), NULL;
+    int ours = may_be_ours(self, args, kwargs);
+    if (ours < 0)
+        return NULL;
+    if (!ours)
+        return PyObject_Call(self->call, args, kwargs);
+    PyObject *before = PyObject_GetAttrString(object, "_before");
+    PyObject *named = kwargs != NULL ? kwargs : PyDict_New(), *result = NULL;
+    Py_XINCREF(kwargs);
+    PyObject *other = before && named ? PyObject_CallFunctionObjArgs(before, args, named, NULL) : NULL;
+    Py_XDECREF(before);
+    Py_XDECREF(named);
+    if (other == Py_None)
+        result = PyObject_Call(self->call, args, kwargs);
+    else if (other != NULL && PyTuple_Size(other) == 1) {
+        result = PyTuple_GetItem(other, 0);
+        Py_XINCREF(result);
+    } else if (other != NULL && PyTuple_Size(other) == 2)
+        result = PyObject_Call(self->call, PyTuple_GetItem(other, 0), PyTuple_GetItem(other, 1));
+    Py_XDECREF(other);
+    return result;
+}
+
+static int call_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Call *self = (Call *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->call);
+    Py_VISIT(self->parameter);
+    Py_VISIT(self->mark);
+    Py_VISIT(self->paths);
+    return 0;
+}
+
+static int call_clear(PyObject *object)
+{
+    Call *self = (Call *)object;
+    Py_CLEAR(self->call);
+    Py_CLEAR(self->parameter);
+    Py_CLEAR(self->mark);
+    Py_CLEAR(self->paths);
+    return 0;
+}
+
+static void call_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    PyObject_GC_UnTrack(object);
+    call_clear(object);
+    release(object);
+    Py_DECREF(type);
+}
+
+static PyType_Slot call_slots[] = {
+    {Py_tp_doc, "A function that first looks whether its first argument names something in the site tree."},
+    {Py_tp_call, (void *)call_call},
+    {Py_tp_members, call_members},
+    {Py_tp_traverse, (void *)call_traverse},
+    {Py_tp_clear, (void *)call_clear},
+    {Py_tp_dealloc, (void *)call_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec call_spec = {
+    "cloudimport._native.Call", sizeof(Call), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    call_slots,
+};
+
+/* ---- the module ----------------------------------------------------------------------------- */
+
 static PyMethodDef methods[] = {
     {"install", native_install, METH_VARARGS,
      "install(root, index, argv, env, timeout)\n--\n\nHook the process for the site tree at root (bytes), whose"
@@ -1009,5 +1402,12 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__native(void)
 {
-    return PyModule_Create(&definition);
+    PyObject *module = PyModule_Create(&definition);
+    PyObject *type = module == NULL ? NULL : PyType_FromSpec(&call_spec);
+    if (type == NULL || PyModule_AddObject(module, "Call", type)) {
+        Py_XDECREF(type);
+        Py_XDECREF(module);
+        return NULL;
+    }
+    return module;
 }

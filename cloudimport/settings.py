@@ -73,9 +73,14 @@ def resolve(
         _size(environ, "CLOUDIMPORT_MEMORY_SIZE", _MEMORY_BYTES),
         _seconds(environ, "CLOUDIMPORT_DEADLINE", _DEADLINE),
         environ,
-        _switch(environ, "CLOUDIMPORT_NATIVE"),
+        is_native(environ),
         _names(environ.get("CLOUDIMPORT_LOCAL", "").split(",") if local is None else local),
     )
+
+
+def is_native(environ: Mapping[str, str]) -> bool:
+    """Whether the native helper is wanted, where it was built. Raises ConfigurationError."""
+    return _switch(environ, "CLOUDIMPORT_NATIVE")
 
 
 def in_lambda(environ: Mapping[str, str]) -> bool:

@@ -11,13 +11,16 @@ import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from cloudimport.settings import CHILD
 
 #: Starts the filler without a look at ``sys.path``, where a handler may have another ``cloudimport``.
 _FILLER = """\
-import os, sys
+import sys
+sys.path[:] = filter(None, sys.path)  # not the current folder
+import os
 os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the program's own, which it may want to see closed
 from importlib.util import module_from_spec, spec_from_file_location
 folder = sys.argv.pop()
@@ -43,7 +46,7 @@ class Helper:
         ``record`` is what children install from, ``environ`` what the filler gets (a store's credentials).
         """
         environ = {**environ, CHILD: json.dumps(record)}
-        argv = [sys.executable, "-I", "-c", _FILLER, record["runtime"]]
+        argv = [sys.executable, *_flags(environ), "-c", _FILLER, record["runtime"]]
         self._before = self._module.counts()
         self._module.install(
             os.fsencode(root),
@@ -66,11 +69,30 @@ class Helper:
         self._module.uninstall()
 
 
+def _flags(environ: dict[str, str]) -> list[str]:
+    """Return how the filler's interpreter is started: with the standard library, and nothing besides.
+
+    An interpreter that needs ``PYTHONHOME`` does not start without it.
+    """
+    utf8 = ["-X", "utf8"] if sys.flags.utf8_mode else []
+    if "PYTHONHOME" not in environ or sys.flags.ignore_environment:
+        return ["-I", *utf8]
+    for name in [name for name in environ if name.startswith("PYTHON") and name != "PYTHONHOME"]:
+        del environ[name]
+    return ["-s", *utf8]
+
+
 def load() -> Helper | None:
-    """Return the helper, or None where it was not built, or this is another kind of Python."""
+    """Return the helper, or None where there is none, or nothing to start its filler with."""
     if not sys.executable or getattr(sys, "frozen", False):
         return None  # an embedded or frozen interpreter has no program to start the filler with
+    module = native_module()
+    return Helper(module) if module is not None else None
+
+
+def native_module() -> ModuleType | None:
+    """Return the extension module, or None where it was not built, or this is another kind of Python."""
     try:
-        return Helper(import_module("cloudimport._native"))
+        return import_module("cloudimport._native")
     except ImportError:
         return None

@@ -29,7 +29,7 @@ class Paths:
     def __init__(self, tree: SiteTree) -> None:
         self.tree = tree
         #: What every path into the tree contains.
-        self.mark = "/".join(tree.root.split("/")[-2:])
+        self.mark = tree.root.split("/")[-2]
         #: Whether the current folder is in the tree, so that a relative path may be, too.
         self.inside = False
         self._active = True
@@ -75,9 +75,10 @@ class Paths:
             path = os.path.abspath(path)
             if not (path + "/").startswith(prefix):
                 head, mark, tail = path.partition(self.mark)
-                if tail[:1] not in ("", "/") or not _is_same(head + mark, root):
+                name = root.rpartition("/")[2]
+                if not (tail + "/").startswith(f"/{name}/") or not _is_same(f"{head}{mark}/{name}", root):
                     return None
-                path = root + tail
+                path = root + tail[1 + len(name) :]
         return path[len(prefix) :].rstrip("/")
 
     def there(self, path: Any, dir_fd: Any = None) -> str | None:
@@ -91,6 +92,20 @@ class Paths:
         with as_oserror(path):
             other = self.tree.ensure(relative)
         return other if other and other != self.tree.prefix + relative else None
+
+    def below(self, path: Any) -> None:
+        """Make all that lies below a folder be there, but for the root. Raises OSError."""
+        relative = self.relative(path)
+        if relative:
+            with as_oserror(path):
+                self.tree.fill_below(relative)
+
+    def beside(self, path: Any, link: Any) -> Any:
+        """Return what a symbolic link at ``link`` with the text ``path`` leads to."""
+        text, where = _text(path), _text(link)
+        if text is None or where is None or text.startswith("/"):
+            return path
+        return os.path.join(os.path.dirname(where), text)
 
     def command(self, program: Any, arguments: Iterable[Any], folder: Any = None) -> None:
         """Make be there what a command names, that is about to be run in ``folder``. Raises OSError.

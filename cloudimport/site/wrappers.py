@@ -13,21 +13,59 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cloudimport.settings import is_native
+from cloudimport.site.native import native_module
 from cloudimport.site.paths import Paths
 from cloudimport.site.scanning import Scan
 
+#: What ``_before`` returns: nothing more to do than to call the original; its result; or arguments for it.
+_Before = tuple[Any] | tuple[tuple[Any, ...], dict[str, Any]] | None
 
-class Wrapper:
+
+class _Call:
+    """The call of a wrapper, as ``cloudimport/_native.c`` has it, for where that was not built."""
+
+    _call: Callable[..., Any]
+    _parameter: str | None
+    _mark: str
+    _paths: Paths
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the first argument's file be there, and call the original."""
+        if self._parameter is not None:
+            path: Any = args[0] if args else kwargs.get(self._parameter)
+            elsewhere = path.__class__ is str and "dir_fd" not in kwargs and self._mark not in path
+            if elsewhere and (path[:1] == "/" or not self._paths.inside):
+                return self._call(*args, **kwargs)
+        other = self._before(args, kwargs)
+        if other is None:
+            return self._call(*args, **kwargs)
+        if len(other) == 1:
+            return other[0]
+        return self._call(*other[0], **other[1])
+
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
+        raise NotImplementedError
+
+
+if TYPE_CHECKING:
+    _Base = _Call
+else:
+    # In C it is no frame in the tracebacks of what the original raises.
+    _Base = getattr(native_module() if is_native(os.environ) else None, "Call", _Call)
+
+
+class Wrapper(_Base):
     """A function of ``module`` with files that appear when they are asked for."""
 
-    #: Name of the first parameter.
-    parameter = "path"
+    #: Name of the first parameter, which is a path; None: every call goes through ``_before``.
+    parameter: str | None = "path"
 
     def __init__(self, original: Callable[..., Any], module: str, paths: Paths) -> None:
         self.__wrapped__ = self._call = original
-        self._paths = paths
+        self._parameter, self._mark, self._paths = self.parameter, paths.mark, paths
         self.__module__ = module
         for attribute in ("__name__", "__qualname__", "__doc__"):
             setattr(self, attribute, getattr(original, attribute))
@@ -47,23 +85,15 @@ class Wrapper:
     def __reduce__(self) -> str:
         return self.__qualname__
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Make the first argument's file be there, and call the original."""
-        paths = self._paths
-        path = args[0] if args else kwargs.get(self.parameter)
-        if path.__class__ is not str or paths.mark in path or paths.inside or "dir_fd" in kwargs:
-            other = paths.there(path, kwargs.get("dir_fd"))
-            if other is not None:
-                args, kwargs = self._with(other, args, kwargs)
-        return self._call(*args, **kwargs)
-
-    def _with(
-        self, other: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments with another first one."""
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
+        """Make the first argument's file be there; return arguments with its other place, if it has one."""
+        path = args[0] if args else kwargs.get(self.parameter or "")
+        other = self._paths.there(path, kwargs.get("dir_fd"))
+        if other is None:
+            return None
         if args:
             return (other, *args[1:]), kwargs
-        return args, {**kwargs, self.parameter: other}
+        return args, {**kwargs, self.parameter or "": other}
 
 
 class Open(Wrapper):
@@ -75,17 +105,11 @@ class Open(Wrapper):
 class Stat(Wrapper):
     """``os.stat`` and ``os.lstat``: while a package scans for files, the index answers."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a status from the index or the disk."""
-        paths = self._paths
-        path = args[0] if args else kwargs.get(self.parameter)
-        if path.__class__ is not str or paths.mark in path or paths.inside or "dir_fd" in kwargs:
-            relative = paths.relative(path, kwargs.get("dir_fd"))
-            status = paths.tree.stat(relative) if relative else None
-            if status is not None:
-                return status
-            return super().__call__(*args, **kwargs)
-        return self._call(*args, **kwargs)
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
+        path = args[0] if args else kwargs.get("path")
+        relative = self._paths.relative(path, kwargs.get("dir_fd"))
+        status = self._paths.tree.stat(relative) if relative else None
+        return super()._before(args, kwargs) if status is None else (status,)
 
 
 class Move(Wrapper):
@@ -108,15 +132,21 @@ class Move(Wrapper):
 
 
 class Link(Wrapper):
-    """``os.link`` and ``os.symlink``: what is there already is in the way."""
+    """``os.link`` and ``os.symlink``: what is there already is in the way.
 
-    parameter = "src"
+    A link to a folder is a way around the wrappers: all that lies below it comes.
+    """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Make both ends be there, and call the original."""
-        self._paths.there(args[0] if args else kwargs.get("src"), kwargs.get("src_dir_fd"))
+    parameter = None
+
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
+        source = args[0] if args else kwargs.get("src")
         self._paths.there(args[1] if len(args) > 1 else kwargs.get("dst"), kwargs.get("dst_dir_fd"))
-        return self._call(*args, **kwargs)
+        if self.__qualname__ == "symlink":
+            source = self._paths.beside(source, args[1] if len(args) > 1 else kwargs.get("dst"))
+        self._paths.there(source, kwargs.get("src_dir_fd"))
+        self._paths.below(source)
+        return None
 
 
 class Chdir(Wrapper):
@@ -133,25 +163,32 @@ class Chdir(Wrapper):
 class Listing(Wrapper):
     """What lists a folder: what is there, then what is pending."""
 
-    def _present(self, path: Any, relative: str) -> Any:
-        """Return the original's answer; None for a folder of which nothing is there yet."""
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
+        path = args[0] if args else kwargs.get("path")
+        relative = self._paths.folder(path)
+        if relative is None:
+            return None
         try:
-            return self._call(path)
+            present = self._call(path)
         except FileNotFoundError:
-            if self._paths.tree.has_folder(relative):
+            if not self._paths.tree.has_folder(relative):
+                self._paths.there(path)  # a file that is pending is no folder
                 return None
-            raise
+            present = None  # nothing of it is there yet
+        except OSError:
+            return None  # the same once more, to whom it concerns
+        return (self._listed(path, relative, present),)
+
+    def _listed(self, path: Any, relative: str, present: Any) -> Any:
+        """Return the result, with the original's: None for a folder of which nothing is there yet."""
+        raise NotImplementedError
 
 
 class Listdir(Listing):
     """``os.listdir``."""
 
-    def __call__(self, path: Any = None) -> Any:
-        """Return the names."""
-        relative = self._paths.folder(path)
-        if relative is None:
-            return self._call(path)
-        found = self._present(path, relative) or []
+    def _listed(self, path: Any, relative: str, present: Any) -> Any:
+        found = present or []
         pending = self._paths.tree.pending(relative, set(map(os.fsdecode, found)).__contains__)
         names = [name for name, _ in pending]
         as_bytes = path.__class__ is not int and path is not None and isinstance(os.fspath(path), bytes)
@@ -161,12 +198,7 @@ class Listdir(Listing):
 class Scandir(Listing):
     """``os.scandir``."""
 
-    def __call__(self, path: Any = None) -> Any:
-        """Return an iterator of entries."""
-        relative = self._paths.folder(path)
-        if relative is None:
-            return self._call(path)
-        present = self._present(path, relative)
+    def _listed(self, path: Any, relative: str, present: Any) -> Any:
         folder = path if path.__class__ is int else os.fspath("." if path is None else path)
         return Scan(present, folder, lambda names: self._paths.tree.pending(relative, names))
 
@@ -174,31 +206,34 @@ class Scandir(Listing):
 class Run(Wrapper):
     """``os.execv``, ``os.posix_spawn`` and their like: the program, and files that its arguments name."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Make what the command line names be there, and call the original."""
-        self._paths.command(args[0], args[1] if len(args) > 1 else kwargs.get("argv", ()))
-        return self._call(*args, **kwargs)
+    parameter = None
+
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
+        if args:
+            self._paths.command(args[0], args[1] if len(args) > 1 else kwargs.get("argv", ()))
+        return None
 
 
 class Command(Wrapper):
     """``os.system``: files that the command names."""
 
-    parameter = "command"
+    parameter = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Make what the command names be there, and call the original."""
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
         self._paths.command("sh", [args[0] if args else kwargs.get("command")])
-        return self._call(*args, **kwargs)
+        return None
 
 
 class ForkExec(Wrapper):
     """``_posixsubprocess.fork_exec``, below ``subprocess.Popen``."""
 
-    def __call__(self, *args: Any) -> Any:
-        """Make what the command line names be there, and call the original."""
+    parameter = None
+
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
         # Its first parameters are the same in all versions: arguments, paths to try, …, the folder to be in.
-        self._paths.command(args[1][0] if args[1] else None, [*args[0], *args[1]], args[4])
-        return self._call(*args)
+        if len(args) > 4:
+            self._paths.command(args[1][0] if args[1] else None, [*args[0], *args[1]], args[4])
+        return None
 
 
 class Connect(Wrapper):
@@ -206,11 +241,10 @@ class Connect(Wrapper):
 
     parameter = "database"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Make the database be there, and call the original."""
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
         database = args[0] if args else kwargs.get("database")
         if isinstance(database, str) and database.startswith("file:"):
             from urllib.parse import unquote, urlsplit
 
             self._paths.there(unquote(urlsplit(database).path))
-        return super().__call__(*args, **kwargs)
+        return super()._before(args, kwargs)

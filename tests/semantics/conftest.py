@@ -163,11 +163,17 @@ class World:
         """Run code after ``install()``; returns what it prints."""
         return self.start(code, *arguments, **options).ok()  # type: ignore[arg-type]
 
-    def both(self, code: str) -> str:
-        """Run code from the shelf and from plain files; returns what both print."""
+    def both(self, code: str, changes: bool = False) -> str:
+        """Run code from the shelf and from plain files; returns what both print.
+
+        Code that ``changes`` files gets plain ones of its own.
+        """
         code = textwrap.dedent(code) + "\nprint('ROOT', ROOT)"
+        plain = self.plain
+        if changes:
+            plain = Path(shutil.copytree(plain, self.folder / "plain"))
         ours = self.run(code, name="ours.py")
-        theirs = self.run(code, name="ours.py", prelude=PLAIN.format(plain=str(self.plain)))
+        theirs = self.run(code, name="ours.py", prelude=PLAIN.format(plain=str(plain)))
         ours, theirs = _normal(ours), _normal(theirs)
         assert ours == theirs
         return ours

@@ -4,6 +4,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
+#include <glob.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -70,13 +72,30 @@ int c_read(int way, const char *path, char *out)
     case 12: return from_descriptor(open(path, O_RDWR | O_CREAT, 0644), out); /* as sqlite opens */
     case 13: return from_stream(fopen(path, "a+"), out) < 0 ? -errno : from_stream(fopen(path, "r"), out);
     case 14: return from_descriptor(open(path, O_WRONLY | O_CREAT | O_EXCL, 0644), out);
+    case 15: return from_stream(freopen(path, "rb", fopen("/dev/null", "rb")), out);
+    case 16: return readlink(path, resolved, sizeof resolved) < 0 ? -errno : sprintf(out, "a link");
+    case 17: return truncate(path, 3) || stat(path, &status) ? -errno : sprintf(out, "%d", (int)status.st_size);
+    case 18: return unlink(path) || access(path, F_OK) == 0 ? -errno : sprintf(out, "gone");
+    case 19: return remove(path) || access(path, F_OK) == 0 ? -errno : sprintf(out, "gone");
+    case 20:
+        sprintf(resolved, "%s.new", path);
+        return rename(path, resolved) ? -errno : from_descriptor(open(resolved, O_RDONLY), out);
+    case 21: {
+        char *found = canonicalize_file_name(path);
+        result = found ? sprintf(out, "%s", strrchr(found, '/')) : -errno;
+        free(found);
+        return result;
+    }
+    case 22:
+        result = creat(path, 0644);
+        return result < 0 || close(result) || stat(path, &status) ? -errno : sprintf(out, "%d", (int)status.st_size);
+    case 23: return mkdir(path, 0755) ? -errno : sprintf(out, "made");
     }
     return -EINVAL;
 }
 
-int c_count(const char *path)
+static int count_entries(DIR *folder)
 {
-    DIR *folder = opendir(path);
     int count = 0;
     if (folder == NULL)
         return -errno;
@@ -84,6 +103,36 @@ int c_count(const char *path)
         count += entry->d_name[0] != '.';
     closedir(folder);
     return count;
+}
+
+static int walked;
+
+static int walk(const char *path, const struct stat *status, int kind, struct FTW *at)
+{
+    (void)path, (void)at;
+    walked += kind == FTW_F && S_ISREG(status->st_mode);
+    return 0;
+}
+
+/* How many files a folder has, counted in one of several ways, or -errno. */
+int c_count(int way, const char *path)
+{
+    struct dirent **names;
+    char pattern[PATH_MAX];
+    glob_t found;
+    int count;
+    switch (way) {
+    case 0: return count_entries(opendir(path));
+    case 1: return count_entries(fdopendir(open(path, O_RDONLY | O_DIRECTORY)));
+    case 2: return (count = scandir(path, &names, NULL, alphasort)) < 0 ? -errno : count - 2;
+    case 3:
+        walked = 0;
+        return nftw(path, walk, 8, FTW_PHYS) < 0 ? -errno : walked;
+    case 4:
+        snprintf(pattern, sizeof pattern, "%s/f*", path);
+        return glob(pattern, 0, NULL, &found) ? -ENOENT : (int)found.gl_pathc;
+    }
+    return -EINVAL;
 }
 
 typedef struct {

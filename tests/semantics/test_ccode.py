@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import signal
+import socket
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,22 +39,40 @@ def helped(reader: Path) -> str:
 
 def test_every_function(world: World, helped: str) -> None:
     """With the native helper C code finds every file of the environment by itself: by `open`, `fopen`,
-    `stat`, `access`, `realpath` and their kin, also where that would make the file if it were not there.
+    `stat`, `access`, `realpath`, `rename`, `unlink` and their kin, also where that would make the file if it
+    were not there.
     """
     out = world.both(
         helped
         + """
-for way in range(15):
+for way in range(24):
     print(way, read(way, f"{base}/data/f{way}"), read(way, f"{base}/none/f{way}"))
-"""
+""",
+        changes=True,
     )
     assert "2 data  No such file" in out
 
 
-def test_folders(world: World, helped: str) -> None:
-    """It lists all files of a folder, by `opendir`."""
-    out = world.both(helped + "print(library.c_count(os.fsencode(base + '/data')))\n")
+@pytest.mark.parametrize("way", range(5), ids=["opendir", "fdopendir", "scandir", "nftw", "glob"])
+def test_folders(world: World, helped: str, way: int) -> None:
+    """It lists all files of a folder, by `opendir`, `scandir`, `nftw` and `glob`."""
+    out = world.both(helped + f"print(library.c_count({way}, os.fsencode(base + '/data')))\n")
     assert out == "40"
+
+
+def test_new_files(world: World, helped: str) -> None:
+    """It makes files of its own in folders of packages that nobody has imported yet."""
+    out = world.both(
+        helped
+        + """
+path = ROOT + "/nsp/data/new"
+print(read(22, path), os.path.getsize(path), sorted(os.listdir(os.path.dirname(path))))
+print(read(23, ROOT + "/nsp/data/folder"), os.path.isdir(ROOT + "/nsp/data/folder"))
+print(read(22, ROOT + "/nowhere/new"))
+""",
+        changes=True,
+    )
+    assert out.startswith("0 0 ['a.txt', 'b.txt', 'new']")
 
 
 def test_paths(world: World, helped: str) -> None:
@@ -64,6 +86,8 @@ os.symlink(above, link := os.path.join(os.environ["HOME"], "link" + str(os.getpi
 ENV = link + ROOT[len(above):]
 print(read(0, "data/f1"), read(2, "./data/../data/f2"), read(5, ENV + "/bulk//data/f3"))
 print(read(0, base + "/../bulk/data/f4"), read(4, ENV + "/bulk/data/f5"))
+above, name = os.path.split(ROOT)
+print(read(0, f"{above}//{name}/bulk/data/f6"), read(2, f"{above}/./{name}/bulk/data/f7"))
 """
     )
 
@@ -118,7 +142,10 @@ def test_processes(world: World, helped: str) -> None:
     world.both(
         helped
         + """
+import signal
+signal.signal(signal.SIGCHLD, lambda *_: print("a child has ended"))
 print(read(0, base + "/data/f1"))
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 pid = os.fork()
 if not pid:
     print(read(0, base + "/data/f2"), flush=True)
@@ -134,6 +161,40 @@ print(subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "
     os.pathsep.join([os.environ.get("PYTHONPATH", ""), ROOT])}, text=True))
 """
     )
+
+
+def test_first_process(world: World, helped: str) -> None:
+    """A program to which orphans are given, as to the first process of a container, may wait for its children
+    until there are none.
+    """
+    world.both(
+        helped
+        + """
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+for name in ("f1", "f2"):
+    print(read(0, f"{base}/data/{name}"))
+    try:
+        while True:
+            os.wait()
+    except ChildProcessError:
+        print("no children")
+"""
+    )
+
+
+def test_slow_fetches(world: World, helped: str) -> None:
+    """It waits for a file for as long as that takes: the process that fetches says that it is at work."""
+    code = "import time; from cloudimport.filler import _Peer; peer = _Peer(); peer.question(None); "
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        child = subprocess.Popen(
+            [sys.executable, "-c", code + "time.sleep(2.5); peer.answer(0, b'', 0, 0)"], stdin=theirs
+        )
+        ours.sendall(struct.pack("=I", 4) + b"Fa/b")
+        answers = ours.makefile("rb").read(3 * 24)
+        assert [status for status, *_ in struct.iter_unpack("=iIQQ", answers)] == [-1, -1, 0]
+        assert child.wait() == 0
 
 
 def test_extension_loads(world: World, helped: str, native: None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from tests.semantics.conftest import World
 
 
@@ -293,4 +295,44 @@ def test_programs(world: World) -> None:
             if name.endswith((".py", ".txt"))))
         print(subprocess.check_output(["find", "left", "-name", "*.py"], cwd=ROOT, text=True).split())
         print(subprocess.check_output("cat " + base + "/../right/*.py", shell=True, text=True))
+    """)
+
+
+def test_tracebacks(world: World) -> None:
+    """What the wrapped functions raise has the traceback that it has under pip, where the native helper was
+    built; elsewhere one frame more.
+    """
+    code = """
+
+import subprocess, traceback
+calls = (
+    lambda: open("none"), lambda: os.stat("none"), lambda: os.listdir("none"), lambda: os.scandir("none"),
+    lambda: open(ROOT + "/demo/none"), lambda: os.listdir(ROOT + "/demo/none"), lambda: os.remove("none"),
+    lambda: os.listdir(ROOT + "/demo/__init__.py"), lambda: open(path=1), lambda: os.stat(),
+    lambda: subprocess.run([ROOT + "/demo/none"]),
+)
+for call in calls:
+    try:
+        call()
+    except Exception as error:
+        print(type(error).__name__, [frame.name for frame in traceback.extract_tb(error.__traceback__)])
+"""
+    if importlib.util.find_spec("cloudimport._native") is not None:
+        out = world.both(code)
+        assert out.startswith("FileNotFoundError ['<module>', '<lambda>']")
+    alone = world.run(code, env={"CLOUDIMPORT_NATIVE": "0"})
+    assert alone.startswith("FileNotFoundError ['<module>', '<lambda>', '__call__']")
+
+
+def test_links_to_folders(world: World) -> None:
+    """A symbolic link to a package's folder leads to all that lies below it, in other programs too."""
+    world.both("""
+        import demo, subprocess
+        link = os.path.join(os.environ["HOME"], "link" + str(os.getpid()))
+        os.symlink(os.path.dirname(demo.__file__) + "/data", link)
+        print(open(link + "/nested/y.txt").read(), sorted(os.listdir(link)))
+        print(subprocess.check_output(["cat", link + "/table.csv"], text=True))
+        os.chdir(os.path.dirname(demo.__file__))
+        os.symlink("sub", link := os.path.join(os.environ["HOME"], "other" + str(os.getpid())))
+        print(os.path.exists(link))
     """)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from tests.semantics.conftest import World
 from tests.support.shelves import MadeShelf
+from tests.support.wheels import wheel_files
 
 
 def test_metadata(world: World) -> None:
@@ -104,28 +103,9 @@ def test_pkg_resources(tmp_path: Path, world: World) -> None:
     """`pkg_resources` of a pinned setuptools finds the environment's distributions, requirements, entry
     points and resources.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--dest",
-        str(tmp_path / "w"),
-        "setuptools==80.9.0",
-    ]
-    subprocess.run(command, check=True)
-    (wheel,) = (tmp_path / "w").glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        files = {
-            name: archive.read(name)
-            for name in archive.namelist()
-            if not name.endswith("/") and "tests/" not in name
-        }
     (tmp_path / "s").mkdir()
     shelf = MadeShelf(tmp_path / "s")
-    shelf.add("setuptools", "80.9.0", files, with_metadata=False)
+    shelf.add("setuptools", "80.9.0", wheel_files("setuptools==80.9.0", tmp_path), with_metadata=False)
     plugin = "[demo.plugins]\none = thing:x\n"
     shelf.add(
         "thing",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from tests.semantics.conftest import World
-from tests.support.shelves import metadata, write_tree
+import pytest
+
+from tests.semantics.conftest import World, merge
+from tests.support.shelves import MadeShelf, metadata, write_tree
+from tests.support.wheels import wheel_files
 
 
 def test_namespace(world: World) -> None:
@@ -35,6 +39,32 @@ def test_extend_path(world: World) -> None:
         import old.a, old.local
         print(old.a.a, old.local.b, [os.path.basename(p) for p in old.__path__])
     """)
+
+
+@pytest.mark.network
+def test_declare_namespace(tmp_path: Path) -> None:
+    """A namespace package in the manner of `pkg_resources`, whose `__init__.py` every portion has, is one of
+    all distributions and of local folders.
+    """
+    declared = "__import__('pkg_resources').declare_namespace(__name__)\n"
+    (tmp_path / "shelf").mkdir()
+    shelf = MadeShelf(tmp_path / "shelf")
+    shelf.add("setuptools", "80.9.0", wheel_files("setuptools==80.9.0", tmp_path), with_metadata=False)
+    for name in ("one", "two"):
+        shelf.add(f"spam-{name}", "1", {"spam/__init__.py": declared, f"spam/{name}.py": f"x = {name!r}\n"})
+    shelf.environment()
+    merge(shelf)
+    world = World(shelf, tmp_path)
+    write_tree(world.handler, {"spam/__init__.py": declared, "spam/local.py": "x = 'local'\n"})
+    out = world.both("""
+        import warnings
+        warnings.simplefilter("ignore")
+        import spam.one, spam.two, spam.local
+        print(spam.one.x, spam.two.x, spam.local.x, len(spam.__path__))
+        import pkgutil
+        print(sorted(m.name for m in pkgutil.iter_modules(spam.__path__)))
+    """)
+    assert out == "one two local 2\n['local', 'one', 'two']"
 
 
 def test_who_wins(world: World) -> None:

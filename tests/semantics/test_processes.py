@@ -262,3 +262,39 @@ def test_at_exit(world: World) -> None:
         threading.Thread(target=slow).start()
     """)
     assert out == "2\nx 1"
+
+
+def test_subinterpreters(world: World) -> None:
+    """A subinterpreter has what it installs itself, as it has modules of its own; the native helper serves
+    all of them, for the environment that the main one has installed.
+    """
+    out = world.run(
+        f"""
+        import demo
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        code = '''if True:
+            import sys
+            before = [f for f in sys.meta_path if type(f).__module__.startswith("cloudimport")]
+            sys.path[:0] = {{path!r}}
+            import cloudimport
+            environment = cloudimport.install(lock={{lock!r}}, cache={{cache!r}})
+            import demo, os, single
+            from importlib.metadata import version
+            with open(os.path.dirname(demo.__file__) + "/data/x.txt") as file:
+                print(len(before), demo.x, file.read().strip(), version("demo"),
+                    single.me.endswith("single.py"), flush=True)
+            cloudimport.uninstall()
+        '''
+        code = code.format(path=sys.path, lock={str(world.shelf.lock)!r}, cache={str(world.cache)!r})
+        for number in range(2):
+            made = interpreters.create()
+            failure = interpreters.run_string(made, code)
+            print(failure, flush=True)
+            interpreters.destroy(made)
+        print(open(os.path.dirname(demo.__file__) + "/data/nested/y.txt").read().strip())
+        """
+    )
+    assert out == "0 1 x 1.2 True\nNone\n0 1 x 1.2 True\nNone\ny"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import stat
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -52,6 +54,15 @@ def build_wheel(
     wheel = folder / f"{spelt}-{version}-{tag}.whl"
     _write(wheel, members, set(executable))
     return wheel
+
+
+def wheel_files(pin: str, folder: Path) -> dict[str, str | bytes]:
+    """Download a release's wheel into ``folder`` and return its files."""
+    download = [sys.executable, "-m", "pip", "--no-input", "download", "--quiet", "--no-deps"]
+    subprocess.run([*download, "--only-binary", ":all:", "--dest", str(folder / "wheels"), pin], check=True)
+    (wheel,) = (folder / "wheels").glob(f"{pin.partition('=')[0]}-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
 
 
 def _digest(data: bytes) -> str:
