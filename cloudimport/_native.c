@@ -89,7 +89,7 @@ static pthread_mutex_t filler_lock = PTHREAD_MUTEX_INITIALIZER;
 static int filler = -1;      /* a socket to the filler, -1 when there is none */
 static int starting = -1;    /* its other end, while it is being started */
 static uint64_t socket_id;   /* what it is known by: a program may close all descriptors, and open others */
-static pid_t filler_pid;
+static pid_t filler_pid;     /* if it is a child of this process, else 0 */
 static Config *filler_of;    /* what it was started for */
 /* A signal handler that interrupts a question cannot ask another one. */
 static __thread int asking __attribute__((tls_model("initial-exec")));
@@ -299,30 +299,37 @@ typedef struct {
     const Config *config;
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
-    int failed;
+    pid_t pid;
+    int failed; /* an errno */
 } Start;
 
-static int start_between(void *argument)
+static void spawn(Start *start)
 {
-    Start *start = argument;
     const Config *c = start->config;
-    start->failed = posix_spawn(&filler_pid, c->argv[0], &start->actions, &start->attributes, c->argv, c->envp);
+    start->failed = posix_spawn(&start->pid, c->argv[0], &start->actions, &start->attributes, c->argv, c->envp);
+}
+
+static int spawn_between(void *start)
+{
+    spawn(start);
     _exit(0);
 }
 
 /* Start the filler, by a process between that ends at once: so this one has no child that it does not know of.
  * The one between shares this one's memory, as after vfork(), and sends no signal when it ends, so that
  * wait() does not see it either (clone(2), "The child termination signal"). Where orphans come to this process
- * itself (PID 1 of a container without an init) the filler ends when it has had nothing to do for a while. */
+ * itself (PID 1 of a container without an init) the filler ends when it has had nothing to do for a while; as
+ * it does where there can be no such process, under user-mode emulation. */
 static int start_filler(Config *c)
 {
     const size_t room = 128 << 10;
     int ends[2];
-    Start start = {.config = c, .failed = EAGAIN};
+    Start start = {.config = c, .failed = EMFILE};
     sigset_t none, all, before;
-    int adopts = getpid() == 1;
+    int adopts = 0;
     prctl(PR_GET_CHILD_SUBREAPER, &adopts);
-    if (filler_pid > 0 && (adopts || getpid() == 1))
+    adopts = adopts || getpid() == 1;
+    if (filler_pid > 0)
         waitpid(filler_pid, NULL, WNOHANG); /* an earlier one, which has ended */
     filler_pid = 0;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
@@ -348,10 +355,13 @@ static int start_filler(Config *c)
     if (ends[0] >= 0 && ends[1] >= 0 && stack != MAP_FAILED) {
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before); /* no handler runs in it */
-        pid_t between = clone(start_between, stack + room, CLONE_VM | CLONE_VFORK, &start);
+        pid_t between = clone(spawn_between, stack + room, CLONE_VM | CLONE_VFORK, &start);
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         while (between > 0 && waitpid(between, NULL, __WCLONE) < 0 && errno == EINTR)
             ;
+        if (between < 0)
+            spawn(&start);
+        filler_pid = between < 0 || adopts ? start.pid : 0;
     }
     if (stack != MAP_FAILED)
         munmap(stack, room);
