@@ -204,7 +204,9 @@ def executable_node():
 def executable_cmake():
     import cmake
 
-    script = os.path.join(os.environ["HOME"], "CMakeLists.txt")
+    # In a folder of its own: of what is below that, messages have relative paths.
+    script = os.path.join(os.environ["HOME"], "project", "CMakeLists.txt")
+    os.makedirs(os.path.dirname(script))
     with open(script, "w") as file:
         file.write("cmake_minimum_required(VERSION 3.20)\nproject(x NONE)\ninclude(GNUInstallDirs)\n")
     command = [
