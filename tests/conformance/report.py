@@ -38,7 +38,8 @@ compared.
 - **D** differs, **!** a probe failed: neither may be
 - empty: does not apply to this distribution
 
-An item that is not the same in two runs under pip cannot be compared; how many there were is said below.
+An item that is not the same in two runs under pip cannot be compared, nor can a module that importlib left
+half-made, which is its way out of a deadlock of threads; how many there were is said below.
 """
 
 
