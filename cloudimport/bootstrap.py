@@ -243,7 +243,8 @@ def _activate(parts: _Parts, ref: Ref, target: str) -> Environment:
     helper = load() if parts.settings.native else None
     _forget_importers(parts.tree.root)
     sys.path_hooks.insert(0, hook)
-    sys.path.insert(path_position(sys.path), parts.tree.root)
+    if parts.tree.root not in sys.path:  # a child may have it from ``PYTHONPATH``
+        sys.path.insert(path_position(sys.path), parts.tree.root)
     sys.meta_path.insert(finder_position(), finder)
     patches.install()
     if helper is not None:

@@ -17,6 +17,17 @@ from cloudimport.settings import CHILD
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap")
 
 
+def completed(environ: Mapping[str, str]) -> str | None:
+    """Return the ``PYTHONPATH`` that a child's environment lacks; None if it has it, or is not to have it.
+
+    A program that gives its children ``os.pathsep.join(sys.path)`` leaves our folder out, which is not there.
+    """
+    path = environ.get("PYTHONPATH", "")
+    if CHILD not in environ or FOLDER in path.split(os.pathsep):
+        return None
+    return os.pathsep.join([FOLDER, path]) if path else FOLDER
+
+
 class Children:
     """Sets the environment variables that children inherit, and restores them."""
 

@@ -12,10 +12,11 @@ Import budget: ``os``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cloudimport.settings import is_native
+from cloudimport.site.children import completed
 from cloudimport.site.native import native_module
 from cloudimport.site.paths import Paths
 from cloudimport.site.scanning import Scan
@@ -211,7 +212,17 @@ class Run(Wrapper):
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
         if args:
             self._paths.command(args[0], args[1] if len(args) > 1 else kwargs.get("argv", ()))
-        return None
+        environ = args[2] if len(args) > 2 else kwargs.get("env", os.environ)
+        path = completed(environ) if isinstance(environ, Mapping) else None
+        if path is None:
+            return None
+        if environ is os.environ:
+            os.environ["PYTHONPATH"] = path
+            return None
+        other = {**environ, "PYTHONPATH": path}
+        if len(args) > 2:
+            return (*args[:2], other, *args[3:]), kwargs
+        return args, {**kwargs, "env": other}
 
 
 class Command(Wrapper):
@@ -221,6 +232,9 @@ class Command(Wrapper):
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
         self._paths.command("sh", [args[0] if args else kwargs.get("command")])
+        path = completed(os.environ)
+        if path is not None:
+            os.environ["PYTHONPATH"] = path
         return None
 
 
@@ -230,10 +244,22 @@ class ForkExec(Wrapper):
     parameter = None
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
-        # Its first parameters are the same in all versions: arguments, paths to try, …, the folder to be in.
-        if len(args) > 4:
-            self._paths.command(args[1][0] if args[1] else None, [*args[0], *args[1]], args[4])
-        return None
+        # Its first parameters are the same in all versions: arguments, paths to try, …, the folder to be in,
+        # the environment (b"NAME=value", or None for its parent's).
+        if len(args) < 6:
+            return None
+        self._paths.command(args[1][0] if args[1] else None, [*args[0], *args[1]], args[4])
+        if args[5] is None:
+            path = completed(os.environ)
+            if path is not None:
+                os.environ["PYTHONPATH"] = path
+            return None
+        pairs = (os.fsdecode(entry).partition("=") for entry in args[5])
+        path = completed({name: value for name, _, value in pairs})
+        if path is None:
+            return None
+        others = [entry for entry in args[5] if not os.fsencode(entry).startswith(b"PYTHONPATH=")]
+        return (*args[:5], [*others, os.fsencode(f"PYTHONPATH={path}")], *args[6:]), kwargs
 
 
 class Connect(Wrapper):

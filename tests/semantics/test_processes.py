@@ -33,6 +33,50 @@ def test_subprocess(world: World) -> None:
     """)
 
 
+def test_childs_path(world: World) -> None:
+    """So it does when its parent gives it a `PYTHONPATH` of its own, such as the parent's `sys.path`: by
+    `subprocess`, `os.execve`, `os.posix_spawn` or `os.system`.
+    """
+    out = world.both("""
+        import subprocess
+        code = "import demo, single, sys; print(demo.__file__, single.me, sys.path.count(sys.argv[1]))"
+        command = [sys.executable, "-c", code, ROOT]
+        environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        def seen(run):
+            reading, writing = os.pipe()
+            pid = os.fork()
+            if not pid:
+                os.dup2(writing, 1)
+                run()
+                os._exit(1)
+            os.close(writing)
+            os.waitpid(pid, 0)
+            with open(reading) as stream:
+                print(stream.read().strip())
+        print(subprocess.check_output(command, env=environ, text=True).strip())
+        seen(lambda: os.execve(command[0], command, environ))
+        seen(lambda: os.execvpe(command[0], command, environ))
+        seen(lambda: os.waitpid(os.posix_spawn(command[0], command, environ), 0))
+        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+        seen(lambda: os.execv(command[0], command))
+        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+        seen(lambda: os.system(f"{sys.executable} -c '{code}' {ROOT}"))
+        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+        print(subprocess.check_output(command, text=True).strip())
+    """)
+    assert out.count("demo/__init__.py") == 7
+    # As with packages in site-packages, which need no variable.
+    out = world.run("""
+        import subprocess
+        code = "import single; print(single.me.endswith('single.py'))"
+        for environ in ({**os.environ, "PYTHONPATH": "/nowhere"}, {**os.environ, "PYTHONPATH": ""}):
+            print(subprocess.check_output([sys.executable, "-c", code], env=environ, text=True).strip())
+        del environ["PYTHONPATH"]
+        print(subprocess.check_output([sys.executable, "-c", code], env=environ, text=True).strip())
+    """)
+    assert out == "True\nTrue\nTrue"
+
+
 def test_command_line_module(world: World) -> None:
     """In a child `python -m package` runs its `__main__` with the package's own path in `sys.argv[0]`."""
     out = world.run("""
