@@ -129,10 +129,7 @@ def _note_elf(elf: Elf, path: str, target: Target, note: Note) -> None:
 
 
 def _note_names(paths: list[str], note: Note) -> None:
-    """Note ``.pth`` files in the root (where ``site`` would read them) and names equal but for case."""
-    for path in paths:
-        if path.endswith(".pth") and "/" not in path:
-            note(f"{path}: is recorded as data and never executed")
+    """Note names that are equal but for case."""
     folded: dict[str, str] = {}
     for path in paths:
         other = folded.setdefault(path.casefold(), path)
