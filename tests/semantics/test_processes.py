@@ -333,12 +333,11 @@ def test_subinterpreters(world: World) -> None:
             cloudimport.uninstall()
         '''
         code = code.format(path=sys.path, lock={str(world.shelf.lock)!r}, cache={str(world.cache)!r})
-        kept = [interpreters.create(), interpreters.create()]
-        for made in kept:
-            print(interpreters.run_string(made, code), flush=True)
+        made = interpreters.create()
+        print(interpreters.run_string(made, code), flush=True)
         print(open(os.path.dirname(demo.__file__) + "/data/nested/y.txt").read().strip(), flush=True)
-        # CPython 3.12.1 itself crashes when it destroys one that has imported much.
+        # CPython 3.12.1 crashes by itself in a second one, and when one ends that has imported much.
         os._exit(0)
         """
     )
-    assert out == "0 1 x 1.2 True\nNone\n0 1 x 1.2 True\nNone\ny"
+    assert out == "0 1 x 1.2 True\nNone\ny"
