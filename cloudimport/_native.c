@@ -91,8 +91,7 @@ static int starting = -1;    /* its other end, while it is being started */
 static uint64_t socket_id;   /* what it is known by: a program may close all descriptors, and open others */
 static pid_t filler_pid;     /* if it is a child of this process, else 0 */
 static Config *filler_of;    /* what it was started for */
-/* A signal handler that interrupts a question cannot ask another one. */
-static __thread int asking __attribute__((tls_model("initial-exec")));
+static pid_t owner;          /* the process that started it */
 static _Atomic uint64_t count_fills, count_requests, count_bytes;
 
 /* Hashes of paths that the environment does not have: libraries look for the same ones again and again. */
@@ -135,7 +134,23 @@ static struct {
     int (*remove)(const char *);
     int (*rename)(const char *, const char *);
     int (*renameat)(int, const char *, int, const char *);
+    int (*renameat2)(int, const char *, int, const char *, unsigned);
+    int (*link)(const char *, const char *);
+    int (*linkat)(int, const char *, int, const char *, int);
+    int (*symlink)(const char *, const char *);
+    int (*symlinkat)(const char *, int, const char *);
+    int (*rmdir)(const char *);
     int (*mkdir)(const char *, mode_t);
+    int (*mkdirat)(int, const char *, mode_t);
+    int (*chmod)(const char *, mode_t);
+    int (*fchmodat)(int, const char *, mode_t, int);
+    int (*chown)(const char *, uid_t, gid_t);
+    int (*utimensat)(int, const char *, void *, int);
+    int (*utimes)(const char *, void *);
+    int (*statvfs)(const char *, void *);
+    int (*statvfs64)(const char *, void *);
+    int (*euidaccess)(const char *, int);
+    int (*eaccess)(const char *, int);
     DIR *(*opendir)(const char *);
     DIR *(*fdopendir)(int);
     int (*scandir)(const char *, struct dirent ***, void *, void *);
@@ -180,15 +195,50 @@ static size_t normalised(const char *path, char *out, size_t room)
     return size;
 }
 
-/* What looking at a path takes: not on the stack, since threads and signal handlers have small ones. */
+/* What looking at a path takes: not on the stack, since threads and signal handlers have small ones, nor from
+ * malloc(), which a signal handler may have interrupted. */
 typedef struct {
     char full[PATH_MAX], plain[PATH_MAX], resolved[PATH_MAX], relative[PATH_MAX], other[PATH_MAX];
 } Scratch;
 
-/* Whether a path may lead into the tree; almost all others end here. */
-static inline int is_worth_a_look(const Config *c, const char *path)
+static Scratch *new_scratch(void)
 {
-    return c != NULL && path != NULL && (*path != '/' || strstr(path, c->mark) != NULL);
+    void *made = mmap(NULL, sizeof(Scratch), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return made == MAP_FAILED ? NULL : made;
+}
+
+static void free_scratch(Scratch *s)
+{
+    if (s != NULL)
+        munmap(s, sizeof *s);
+}
+
+/* Put the folder that relative paths begin in into out; returns its length, 0 if it cannot be told. */
+static size_t folder_of(int dirfd, char *out, size_t room)
+{
+    char link[64];
+    if (dirfd == AT_FDCWD)
+        return getcwd(out, room) == NULL ? 0 : strlen(out);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", dirfd);
+    ssize_t got = real.readlink(link, out, room - 1);
+    out[got > 0 ? got : 0] = 0;
+    return got > 0 ? (size_t)got : 0;
+}
+
+__attribute__((noinline)) static int begins_in_tree(const Config *c, int dirfd)
+{
+    char folder[1024];
+    int kept = errno;
+    size_t size = folder_of(dirfd, folder, sizeof folder);
+    int found = size ? size == sizeof folder - 1 || strstr(folder, c->mark) != NULL : errno == ERANGE;
+    errno = kept;
+    return found;
+}
+
+/* Whether a path may lead into the tree; almost all others end here. */
+static inline int is_worth_a_look(const Config *c, int dirfd, const char *path)
+{
+    return c != NULL && path != NULL && (strstr(path, c->mark) != NULL || (*path != '/' && begins_in_tree(c, dirfd)));
 }
 
 /* Put the path relative to the root into s->relative ("" for itself); returns 0 if it is not in the tree. */
@@ -198,20 +248,8 @@ static int below_root(const Config *c, int dirfd, const char *path, Scratch *s)
     if (path == NULL || *path == 0)
         return 0;
     if (*path != '/') {
-        size_t size;
-        if (dirfd == AT_FDCWD) {
-            if (getcwd(full, PATH_MAX) == NULL)
-                return 0;
-            size = strlen(full);
-        } else {
-            char link[64];
-            snprintf(link, sizeof link, "/proc/self/fd/%d", dirfd);
-            ssize_t got = real.readlink(link, full, PATH_MAX - 1);
-            if (got <= 0)
-                return 0;
-            full[size = (size_t)got] = 0;
-        }
-        if (size + strlen(path) + 2 > PATH_MAX)
+        size_t size = folder_of(dirfd, full, PATH_MAX);
+        if (size == 0 || size + strlen(path) + 2 > PATH_MAX)
             return 0;
         full[size] = '/';
         strcpy(full + size + 1, path);
@@ -247,19 +285,71 @@ static int below_root(const Config *c, int dirfd, const char *path, Scratch *s)
     return 1;
 }
 
-/* Whether the environment may have a file or folder there; in doubt it may. */
-static int may_have(const Config *c, const char *relative)
+static uint64_t hash_of(const char *text, size_t size)
 {
     uint64_t hash = 14695981039346656037u; /* FNV-1a */
-    int plain = 1;
-    for (const unsigned char *at = (const unsigned char *)relative; *at; at++) {
-        hash = (hash ^ *at) * 1099511628211u;
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ (unsigned char)text[i]) * 1099511628211u;
+    return hash;
+}
+
+/* What this process has changed, removed or put there itself, which stays as it is: paths relative to the root.
+ * Entries are only ever added. */
+typedef struct Touched {
+    struct Touched *next, *older;
+    const Config *config;
+    char path[];
+} Touched;
+
+static _Atomic(Touched *) touched[256], newest_touched;
+
+static int is_touched(const Config *c, const char *relative, size_t size)
+{
+    for (Touched *at = atomic_load(&touched[hash_of(relative, size) % 256]); at != NULL; at = at->next)
+        if (at->config == c && strncmp(at->path, relative, size) == 0 && at->path[size] == 0)
+            return 1;
+    return 0;
+}
+
+/* The same for what lies in a folder that was removed or moved away. */
+static int is_in_touched(const Config *c, const char *relative)
+{
+    if (atomic_load(&newest_touched) == NULL)
+        return 0;
+    for (size_t size = 1; relative[size - 1]; size++)
+        if ((relative[size] == '/' || relative[size] == 0) && is_touched(c, relative, size))
+            return 1;
+    return 0;
+}
+
+static void touch(const Config *c, const char *relative)
+{
+    size_t size = strlen(relative);
+    if (size == 0 || is_touched(c, relative, size))
+        return;
+    Touched *made = malloc(sizeof *made + size + 1);
+    if (made == NULL)
+        return;
+    made->config = c;
+    memcpy(made->path, relative, size + 1);
+    _Atomic(Touched *) *place = &touched[hash_of(relative, size) % 256];
+    made->next = atomic_load(place);
+    while (!atomic_compare_exchange_weak(place, &made->next, made))
+        ;
+    made->older = atomic_load(&newest_touched);
+    while (!atomic_compare_exchange_weak(&newest_touched, &made->older, made))
+        ;
+}
+
+/* Whether the environment may have a file or folder there that is to appear; in doubt it may. */
+static int may_have(const Config *c, const char *relative)
+{
+    if (is_in_touched(c, relative))
+        return 0;
+    for (const unsigned char *at = (const unsigned char *)relative; *at; at++)
         if (*at < 0x20 || *at > 0x7e || *at == '"' || *at == '\\')
-            plain = 0; /* it is written in another way in the index, which is JSON */
-    }
-    if (!plain)
-        return 1;
-    hash ^= (uint64_t)(uintptr_t)c;
+            return 1; /* it is written in another way in the index, which is JSON */
+    uint64_t hash = hash_of(relative, strlen(relative)) ^ (uint64_t)(uintptr_t)c;
     if (atomic_load(&absent[hash % 1024]) == hash)
         return 0;
     atomic_fetch_add(&readers, 1);
@@ -300,7 +390,7 @@ typedef struct {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     pid_t pid;
-    int failed; /* an errno */
+    int failed; /* an errno, or -1: not known */
 } Start;
 
 static void spawn(Start *start)
@@ -323,15 +413,23 @@ static int spawn_between(void *start)
 static int start_filler(Config *c)
 {
     const size_t room = 128 << 10;
+    char spaces[2][64] = {"", ""};
     int ends[2];
-    Start start = {.config = c, .failed = EMFILE};
-    sigset_t none, all, before;
+    Start start = {.config = c, .failed = -1};
+    sigset_t none;
     int adopts = 0;
     prctl(PR_GET_CHILD_SUBREAPER, &adopts);
     adopts = adopts || getpid() == 1;
     if (filler_pid > 0)
         waitpid(filler_pid, NULL, WNOHANG); /* an earlier one, which has ended */
     filler_pid = 0;
+    if (real.readlink("/proc/self/ns/pid", spaces[0], sizeof spaces[0] - 1) > 0
+        && real.readlink("/proc/self/ns/pid_for_children", spaces[1], sizeof spaces[1] - 1) > 0
+        && strcmp(spaces[0], spaces[1]) != 0) {
+        /* Its first process would be the one between, and the last one. */
+        dprintf(2, "cloudimport: after unshare(CLONE_NEWPID) files cannot be fetched for C code\n");
+        return -1;
+    }
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
         return -1;
     for (int i = 0; i < 2; i++) { /* not among the standard descriptors, if those are closed */
@@ -353,10 +451,7 @@ static int start_filler(Config *c)
     posix_spawnattr_setflags(&start.attributes, POSIX_SPAWN_SETSIGMASK);
     char *stack = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (ends[0] >= 0 && ends[1] >= 0 && stack != MAP_FAILED) {
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before); /* no handler runs in it */
         pid_t between = clone(spawn_between, stack + room, CLONE_VM | CLONE_VFORK, &start);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
         while (between > 0 && waitpid(between, NULL, __WCLONE) < 0 && errno == EINTR)
             ;
         if (between < 0)
@@ -370,7 +465,10 @@ static int start_filler(Config *c)
     starting = -1;
     close(ends[1]);
     filler_of = c;
-    if (!start.failed)
+    owner = getpid();
+    if (start.failed == -1 && (ends[0] < 0 || ends[1] < 0 || stack == MAP_FAILED))
+        start.failed = EMFILE;
+    if (start.failed <= 0) /* under an emulator it cannot be told, and shows when it is asked */
         return 0;
     stop_filler();
     dprintf(2, "cloudimport: %s cannot be started to fetch files for C code: %s\n", c->argv[0],
@@ -423,13 +521,19 @@ typedef struct {
 /* With the lock held. Returns an errno. */
 static int exchange(Config *c, char what, const char *relative, char *other)
 {
-    if (filler >= 0 && (filler_of != c || id_of(filler) != socket_id))
+    if (filler >= 0 && (filler_of != c || id_of(filler) != socket_id || owner != getpid()))
         stop_filler();
     if (filler < 0 && start_filler(c))
         return EIO;
     Answer answer;
-    uint32_t size = (uint32_t)strlen(relative) + 1;
-    int lost = send_all((char *)&size, sizeof size) || send_all(&what, 1) || send_all(relative, size - 1);
+    size_t path_size = strlen(relative), size = 1 + path_size;
+    Touched *newest = what == 'F' ? NULL : atomic_load(&newest_touched);
+    for (Touched *at = newest; at != NULL; at = at->older)
+        size += at->config == c ? 1 + strlen(at->path) : 0;
+    uint32_t all = (uint32_t)size;
+    int lost = size > 64 << 20 || send_all((char *)&all, sizeof all) || send_all(&what, 1) || send_all(relative, path_size);
+    for (Touched *at = newest; at != NULL && !lost; at = at->older)
+        lost = at->config == c && (send_all("", 1) || send_all(at->path, strlen(at->path)));
     do { /* as long as it says that it is at work, it is */
         long long deadline = milliseconds() + c->timeout;
         lost = lost || receive_all((char *)&answer, sizeof answer, deadline) || answer.other_size >= PATH_MAX
@@ -446,16 +550,17 @@ static int exchange(Config *c, char what, const char *relative, char *other)
     return answer.status;
 }
 
-/* Have the file or folder ('F'), all that a folder has ('D'), or all that lies below it ('T') put in its place.
- * Returns 0 or an errno; other is the path to use instead, or empty. */
+/* Have the file or folder ('F'), all that a folder has ('D'), or all that lies below it ('T') put in its place,
+ * but for what was touched. Returns 0 or an errno; other is the path to use instead, or empty. */
 static int ask(Config *c, char what, const char *relative, char *other)
 {
-    int status = EIO, state;
+    int status, state;
+    sigset_t signals, before;
     other[0] = 0;
-    if (asking)
-        return EIO;
+    /* A handler could ask as well, or jump away, with the lock held. What it waits for ends by itself. */
+    sigfillset(&signals);
+    pthread_sigmask(SIG_SETMASK, &signals, &before);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-    asking = 1;
     pthread_mutex_lock(&filler_lock); /* whoever has it gets an answer, or gives up */
     long long limit = milliseconds() + c->timeout;
     int had = filler >= 0;
@@ -465,8 +570,8 @@ static int ask(Config *c, char what, const char *relative, char *other)
     if (atomic_load(&config) != c)
         stop_filler(); /* uninstalled meanwhile */
     pthread_mutex_unlock(&filler_lock);
-    asking = 0;
     pthread_setcancelstate(state, &state);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return status;
 }
 
@@ -476,45 +581,46 @@ static int ask(Config *c, char what, const char *relative, char *other)
 __attribute__((noinline)) static int fill(Config *c, int dirfd, const char **path, char **other, int makes)
 {
     int status = ENOENT;
-    Scratch *s = malloc(sizeof *s);
+    Scratch *s = new_scratch();
     if (s != NULL && below_root(c, dirfd, *path, s) && s->relative[0]) {
         char *name = strrchr(s->relative, '/');
-        if (!may_have(c, s->relative)) {
-            if (!makes || name == NULL)
-                goto done;
+        int has = may_have(c, s->relative);
+        if (!has && makes && name != NULL) {
             *name = 0;
-            if (!may_have(c, s->relative))
-                goto done;
+            has = may_have(c, s->relative);
         }
-        status = ask(c, 'F', s->relative, s->other);
+        status = has ? ask(c, 'F', s->relative, s->other) : ENOENT;
         if (status == 0 && s->other[0])
             *path = *other = strdup(s->other);
     }
-done:
-    free(s);
-    errno = status;
+    free_scratch(s);
+    errno = status == 0 ? ENOENT : status; /* as the first call has left it */
     return status == 0 && *path != NULL;
 }
 
 static inline int filled(int dirfd, const char **path, char **other, int makes)
 {
     Config *c = atomic_load_explicit(&config, memory_order_acquire);
-    return is_worth_a_look(c, *path) && fill(c, dirfd, path, other, makes);
+    return is_worth_a_look(c, dirfd, *path) && fill(c, dirfd, path, other, makes);
 }
 
-/* Before a call that would make the file, or that lists the folder, without saying ENOENT. Returns 0, with
- * *path replaced if need be as above, or -1 and errno when what the environment has there cannot be had. */
+/* Before a call that would make the file, or that lists the folder, without saying ENOENT; 'P' is for the
+ * file's folder alone. Returns 0, with *path replaced if need be as above, or -1 and errno when what the
+ * environment has there cannot be had. */
 __attribute__((noinline)) static int prepare(Config *c, int dirfd, const char **path, char what, char **other)
 {
     int status = 0;
-    Scratch *s = malloc(sizeof *s);
-    if (s != NULL && below_root(c, dirfd, *path, s) && !(what == 'F' && real.faccessat(dirfd, *path, F_OK, 0) == 0)
-        && may_have(c, s->relative)) {
-        status = ask(c, what, s->relative, s->other);
-        if (status == 0 && s->other[0])
+    Scratch *s = new_scratch();
+    if (s != NULL && below_root(c, dirfd, *path, s) && !(what == 'F' && real.faccessat(dirfd, *path, F_OK, 0) == 0)) {
+        char *name = strrchr(s->relative, '/');
+        if (what == 'P' && name != NULL)
+            *name = 0;
+        if ((what != 'P' || name != NULL) && may_have(c, s->relative))
+            status = ask(c, what == 'P' ? 'F' : what, s->relative, s->other);
+        if (status == 0 && s->other[0] && what != 'P')
             *path = *other = strdup(s->other);
     }
-    free(s);
+    free_scratch(s);
     if (status == 0 || status == ENOENT)
         return 0;
     errno = status;
@@ -525,10 +631,28 @@ static inline int prepared(int dirfd, const char **path, char what, char **other
 {
     Config *c = atomic_load_explicit(&config, memory_order_acquire);
     int kept = errno;
-    if (is_worth_a_look(c, *path) && prepare(c, dirfd, path, what, other))
+    if (is_worth_a_look(c, dirfd, *path) && prepare(c, dirfd, path, what, other))
         return -1;
     errno = kept;
     return 0;
+}
+
+/* After a call that has changed, removed or made something. */
+__attribute__((noinline)) static void touch_path(Config *c, int dirfd, const char *path)
+{
+    Scratch *s = new_scratch();
+    if (s != NULL && below_root(c, dirfd, path, s))
+        touch(c, s->relative);
+    free_scratch(s);
+}
+
+static inline void changed(int dirfd, const char *path)
+{
+    Config *c = atomic_load_explicit(&config, memory_order_acquire);
+    int kept = errno;
+    if (is_worth_a_look(c, dirfd, path))
+        touch_path(c, dirfd, path);
+    errno = kept;
 }
 
 /* After the second call, whose errno it leaves. */
@@ -560,6 +684,8 @@ static inline void done_with(char *other)
 /* Whether a file that is pending must be there before: it would be made, and not as an empty one anyway. */
 #define MAKES(flags) (((flags) & O_CREAT) && (!((flags) & O_TRUNC) || ((flags) & O_EXCL)))
 
+#define WRITES(flags) (((flags) & O_ACCMODE) != O_RDONLY || ((flags) & (O_CREAT | O_TRUNC)))
+
 #define OPEN(NAME) \
     static int hook_##NAME(const char *path, int flags, ...) \
     { \
@@ -570,6 +696,8 @@ static inline void done_with(char *other)
         int result = real.NAME(path, flags, mode); \
         if (MISSING(result) && filled(AT_FDCWD, &path, &other, flags & O_CREAT)) \
             result = real.NAME(path, flags, mode); \
+        if (result >= 0 && WRITES(flags)) \
+            changed(AT_FDCWD, path); \
         done_with(other); \
         return result; \
     }
@@ -586,6 +714,8 @@ OPEN(open64)
         int result = real.NAME(dirfd, path, flags, mode); \
         if (MISSING(result) && filled(dirfd, &path, &other, flags & O_CREAT)) \
             result = real.NAME(dirfd, path, flags, mode); \
+        if (result >= 0 && WRITES(flags)) \
+            changed(dirfd, path); \
         done_with(other); \
         return result; \
     }
@@ -601,6 +731,8 @@ static int hook_openat_2(int dirfd, const char *path, int flags) { return hook_o
 #define KEEPS_FILE(mode) \
     ((mode) != NULL && (*(mode) == 'a' || (*(mode) == 'w' && (mode)[strcspn((mode), "x,")] == 'x')))
 
+#define CHANGES_FILE(mode) ((mode) != NULL && (*(mode) != 'r' || strchr((mode), '+') != NULL))
+
 #define FOPEN(NAME) \
     static FILE *hook_##NAME(const char *path, const char *mode) \
     { \
@@ -610,6 +742,8 @@ static int hook_openat_2(int dirfd, const char *path, int flags) { return hook_o
         FILE *result = real.NAME(path, mode); \
         if (result == NULL && errno == ENOENT && filled(AT_FDCWD, &path, &other, MAKES_FILE(mode))) \
             result = real.NAME(path, mode); \
+        if (result != NULL && CHANGES_FILE(mode)) \
+            changed(AT_FDCWD, path); \
         done_with(other); \
         return result; \
     }
@@ -621,15 +755,14 @@ FOPEN(fopen64)
     static FILE *hook_##NAME(const char *path, const char *mode, FILE *stream) \
     { \
         char *other = NULL; \
+        int failed = (MAKES_FILE(mode) && prepared(AT_FDCWD, &path, 'P', &other)) \
+                     || ((!MAKES_FILE(mode) || KEEPS_FILE(mode)) && prepared(AT_FDCWD, &path, 'F', &other)); \
         int kept = errno; \
-        if (path != NULL && (!MAKES_FILE(mode) || KEEPS_FILE(mode)) && prepared(AT_FDCWD, &path, 'F', &other)) { \
-            kept = errno; \
-            fclose(stream); \
+        FILE *result = real.NAME(failed ? "/dev/null/none" : path, mode, stream); \
+        if (failed) \
             errno = kept; \
-            return NULL; \
-        } \
-        errno = kept; \
-        FILE *result = real.NAME(path, mode, stream); \
+        else if (result != NULL && CHANGES_FILE(mode)) \
+            changed(AT_FDCWD, path); \
         done_with(other); \
         return result; \
     }
@@ -648,6 +781,36 @@ FREOPEN(freopen64)
         return result; \
     }
 #define HOOK(NAME, DIRFD, PARAMETERS, ARGUMENTS) CALL(int, NAME, DIRFD, 0, PARAMETERS, ARGUMENTS)
+
+/* The same for what changes the file, or makes or removes it. */
+#define CHANGE(NAME, DIRFD, MAKES, PARAMETERS, ARGUMENTS) \
+    static int hook_##NAME PARAMETERS \
+    { \
+        char *other = NULL; \
+        int result = real.NAME ARGUMENTS; \
+        if (MISSING(result) && filled(DIRFD, &path, &other, MAKES)) \
+            result = real.NAME ARGUMENTS; \
+        if (result >= 0) \
+            changed(DIRFD, path); \
+        done_with(other); \
+        return result; \
+    }
+
+/* The same for what minds that something is there already, or looks at all that is there ('T', 'D'). */
+#define AFTER(NAME, DIRFD, WHAT, MAKES, PARAMETERS, ARGUMENTS) \
+    static int hook_##NAME PARAMETERS \
+    { \
+        char *other = NULL; \
+        if (prepared(DIRFD, &path, WHAT, &other)) \
+            return -1; \
+        int result = real.NAME ARGUMENTS; \
+        if (MISSING(result) && filled(DIRFD, &path, &other, MAKES)) \
+            result = real.NAME ARGUMENTS; \
+        if (result >= 0) \
+            changed(DIRFD, path); \
+        done_with(other); \
+        return result; \
+    }
 HOOK(stat, AT_FDCWD, (const char *path, void *out), (path, out))
 HOOK(stat64, AT_FDCWD, (const char *path, void *out), (path, out))
 HOOK(lstat, AT_FDCWD, (const char *path, void *out), (path, out))
@@ -667,44 +830,53 @@ HOOK(statx, dirfd, (int dirfd, const char *path, int flags, unsigned int mask, v
 HOOK(access, AT_FDCWD, (const char *path, int mode), (path, mode))
 HOOK(faccessat, dirfd, (int dirfd, const char *path, int mode, int flags), (dirfd, path, mode, flags))
 
-HOOK(truncate, AT_FDCWD, (const char *path, off_t size), (path, size))
-HOOK(truncate64, AT_FDCWD, (const char *path, off64_t size), (path, size))
-HOOK(unlink, AT_FDCWD, (const char *path), (path))
-HOOK(unlinkat, dirfd, (int dirfd, const char *path, int flags), (dirfd, path, flags))
-HOOK(remove, AT_FDCWD, (const char *path), (path))
-CALL(int, creat, AT_FDCWD, 1, (const char *path, mode_t mode), (path, mode))
-CALL(int, creat64, AT_FDCWD, 1, (const char *path, mode_t mode), (path, mode))
+CHANGE(truncate, AT_FDCWD, 0, (const char *path, off_t size), (path, size))
+CHANGE(truncate64, AT_FDCWD, 0, (const char *path, off64_t size), (path, size))
+CHANGE(unlink, AT_FDCWD, 0, (const char *path), (path))
+CHANGE(unlinkat, dirfd, 0, (int dirfd, const char *path, int flags), (dirfd, path, flags))
+CHANGE(remove, AT_FDCWD, 0, (const char *path), (path))
+CHANGE(creat, AT_FDCWD, 1, (const char *path, mode_t mode), (path, mode))
+CHANGE(creat64, AT_FDCWD, 1, (const char *path, mode_t mode), (path, mode))
+AFTER(rmdir, AT_FDCWD, 'T', 0, (const char *path), (path))
+AFTER(mkdir, AT_FDCWD, 'F', 1, (const char *path, mode_t mode), (path, mode))
+AFTER(mkdirat, dirfd, 'F', 1, (int dirfd, const char *path, mode_t mode), (dirfd, path, mode))
+AFTER(symlink, AT_FDCWD, 'F', 1, (const char *text, const char *path), (text, path))
+AFTER(symlinkat, dirfd, 'F', 1, (const char *text, int dirfd, const char *path), (text, dirfd, path))
+HOOK(chmod, AT_FDCWD, (const char *path, mode_t mode), (path, mode))
+HOOK(fchmodat, dirfd, (int dirfd, const char *path, mode_t mode, int flags), (dirfd, path, mode, flags))
+HOOK(chown, AT_FDCWD, (const char *path, uid_t user, gid_t group), (path, user, group))
+HOOK(utimensat, dirfd, (int dirfd, const char *path, void *times, int flags), (dirfd, path, times, flags))
+HOOK(utimes, AT_FDCWD, (const char *path, void *times), (path, times))
+HOOK(statvfs, AT_FDCWD, (const char *path, void *out), (path, out))
+HOOK(statvfs64, AT_FDCWD, (const char *path, void *out), (path, out))
+HOOK(euidaccess, AT_FDCWD, (const char *path, int mode), (path, mode))
+HOOK(eaccess, AT_FDCWD, (const char *path, int mode), (path, mode))
 CALL(ssize_t, readlink, AT_FDCWD, 0, (const char *path, char *out, size_t room), (path, out, room))
 CALL(ssize_t, readlinkat, dirfd, 0, (int dirfd, const char *path, char *out, size_t room), (dirfd, path, out, room))
 
-static int hook_mkdir(const char *path, mode_t mode)
-{
-    char *other = NULL;
-    if (prepared(AT_FDCWD, &path, 'F', &other))
-        return -1;
-    int result = real.mkdir(path, mode);
-    if (MISSING(result) && filled(AT_FDCWD, &path, &other, 1))
-        result = real.mkdir(path, mode);
-    done_with(other);
-    return result;
-}
-
-/* Either end may be what is missing. */
-#define RENAME(NAME, FROM, TO, PARAMETERS, ARGUMENTS) \
+/* Either end may be what is missing; of a folder, all that lies below it goes along. */
+#define MOVE(NAME, FROM, TO, MOVES, PARAMETERS, ARGUMENTS) \
     static int hook_##NAME PARAMETERS \
     { \
         char *first = NULL, *second = NULL; \
-        int result = real.NAME ARGUMENTS; \
-        if (MISSING(result) && filled(FROM, &path, &first, 0)) \
-            result = real.NAME ARGUMENTS; \
+        int result = prepared(FROM, &path, MOVES ? 'T' : 'F', &first) ? -2 : real.NAME ARGUMENTS; \
         if (MISSING(result) && filled(TO, &target, &second, 1)) \
             result = real.NAME ARGUMENTS; \
+        if (result == 0 && MOVES) \
+            changed(FROM, path); \
+        if (result == 0) \
+            changed(TO, target); \
         done_with(first); \
         done_with(second); \
-        return result; \
+        return result < 0 ? -1 : result; \
     }
-RENAME(rename, AT_FDCWD, AT_FDCWD, (const char *path, const char *target), (path, target))
-RENAME(renameat, dirfd, to, (int dirfd, const char *path, int to, const char *target), (dirfd, path, to, target))
+MOVE(rename, AT_FDCWD, AT_FDCWD, 1, (const char *path, const char *target), (path, target))
+MOVE(renameat, dirfd, to, 1, (int dirfd, const char *path, int to, const char *target), (dirfd, path, to, target))
+MOVE(renameat2, dirfd, to, 1, (int dirfd, const char *path, int to, const char *target, unsigned flags),
+     (dirfd, path, to, target, flags))
+MOVE(link, AT_FDCWD, AT_FDCWD, 0, (const char *path, const char *target), (path, target))
+MOVE(linkat, dirfd, to, 0, (int dirfd, const char *path, int to, const char *target, int flags),
+     (dirfd, path, to, target, flags))
 
 static DIR *hook_opendir(const char *path)
 {
@@ -763,23 +935,26 @@ __attribute__((noinline)) static int glob_there(const char *pattern)
 {
     char *folder = strndup(pattern, strcspn(pattern, "*?[{\\")), *other = NULL;
     char *slash = folder == NULL ? NULL : strrchr(folder, '/');
-    const char *path = folder;
-    int failed = 0;
-    if (slash != NULL && slash > folder) {
-        *slash = 0;
-        failed = prepared(AT_FDCWD, &path, 'T', &other);
-    }
+    const char *path = slash == NULL ? "." : folder;
+    if (slash != NULL)
+        slash[slash == folder] = 0;
+    int failed = prepared(AT_FDCWD, &path, 'T', &other);
     done_with(other);
     done_with(folder);
     return failed;
 }
 
 #define GLOB(NAME) \
-    static int hook_##NAME(const char *pattern, int flags, void *failed, void *out) \
+    static int hook_##NAME(const char *pattern, int flags, void *failed, NAME##_t *out) \
     { \
         Config *c = atomic_load_explicit(&config, memory_order_acquire); \
-        return c != NULL && strstr(pattern, c->mark) != NULL && glob_there(pattern) \
-                   ? GLOB_ABORTED : real.NAME(pattern, flags, failed, out); \
+        if ((flags & GLOB_ALTDIRFUNC) || !is_worth_a_look(c, AT_FDCWD, pattern) || !glob_there(pattern)) \
+            return real.NAME(pattern, flags, failed, out); \
+        if (!(flags & GLOB_APPEND)) { \
+            out->gl_pathc = 0; \
+            out->gl_pathv = NULL; \
+        } \
+        return GLOB_ABORTED; \
     }
 GLOB(glob)
 GLOB(glob64)
@@ -906,7 +1081,23 @@ static const struct {
     ENTRY(remove, "remove", 0),
     ENTRY(rename, "rename", 0),
     ENTRY(renameat, "renameat", 0),
+    ENTRY(renameat2, "renameat2", 0),
+    ENTRY(link, "link", 0),
+    ENTRY(linkat, "linkat", 0),
+    ENTRY(symlink, "symlink", 0),
+    ENTRY(symlinkat, "symlinkat", 0),
+    ENTRY(rmdir, "rmdir", 0),
     ENTRY(mkdir, "mkdir", 0),
+    ENTRY(mkdirat, "mkdirat", 0),
+    ENTRY(chmod, "chmod", 0),
+    ENTRY(fchmodat, "fchmodat", 0),
+    ENTRY(chown, "chown", 0),
+    ENTRY(utimensat, "utimensat", 0),
+    ENTRY(utimes, "utimes", 0),
+    ENTRY(statvfs, "statvfs", 0),
+    ENTRY(statvfs64, "statvfs64", 0),
+    ENTRY(euidaccess, "euidaccess", 0),
+    ENTRY(eaccess, "eaccess", 0),
     ENTRY(opendir, "opendir", 0),
     ENTRY(fdopendir, "fdopendir", 0),
     ENTRY(scandir, "scandir", 0),
@@ -924,6 +1115,10 @@ static const struct {
     ENTRY(dlsym, "dlsym", 1),
 };
 #define HOOKS (sizeof hooks / sizeof *hooks)
+
+/* What the C library has by these names; NULL: nothing. Asked for once: dlsym() takes a lock that must not be
+ * waited for while the list of objects is walked. */
+static void *defaults[HOOKS];
 
 /* The hook for a function that is the C library's, or NULL. */
 static void *found_by_name(void *handle, const char *name)
@@ -1019,16 +1214,15 @@ static int read_object(const struct dl_phdr_info *info, Object *o)
     return o->symbols != NULL && o->names != NULL;
 }
 
-static void *hook_for(const Object *o, const char *name)
+/* Which hook is for a name, or HOOKS. */
+static size_t hook_for(const Object *o, const char *name)
 {
-    if (strchr("_acdfglmnorstu", *name) == NULL || (*name == '_' && name[1] != '_')) /* most are C++'s: _Z… */
-        return NULL;
+    if (strchr("_acdefglmnorstu", *name) == NULL || (*name == '_' && name[1] != '_')) /* most are C++'s: _Z… */
+        return HOOKS;
     for (size_t i = 0; i < HOOKS; i++)
-        if (strcmp(name, hooks[i].name) == 0) {
-            int is_here = hooks[i].original == NULL || *hooks[i].original != NULL;
-            return !is_here || (o->is_python && !hooks[i].for_python) ? NULL : hooks[i].hook;
-        }
-    return NULL;
+        if (strcmp(name, hooks[i].name) == 0)
+            return defaults[i] == NULL || (o->is_python && !hooks[i].for_python) ? HOOKS : i;
+    return HOOKS;
 }
 
 /* Write to a page that the linker has made read-only, or is about to. Through the file, protections stay as
@@ -1074,11 +1268,12 @@ static void patch(Object *o, const ElfW(Rela) *entries, size_t count)
         const ElfW(Sym) *symbol = &o->symbols[ELF64_R_SYM(entries[i].r_info)];
         if (symbol->st_shndx != SHN_UNDEF || symbol->st_name == 0)
             continue; /* its own function of that name, or none */
-        void *hook = hook_for(o, o->names + symbol->st_name);
+        size_t found = hook_for(o, o->names + symbol->st_name);
         void **slot = (void **)(o->base + entries[i].r_offset);
+        void *hook = found == HOOKS ? NULL : hooks[found].hook;
         if (hook == NULL || *slot == hook || *slot == NULL) /* NULL: weak, and not there */
             continue;
-        if (kind == R_WORD && *slot != real.dlsym(RTLD_DEFAULT, o->names + symbol->st_name))
+        if (kind == R_WORD && *slot != defaults[found])
             continue; /* the program has put something else there */
         if ((uintptr_t)slot < o->relro || (uintptr_t)slot >= o->relro_end)
             __atomic_store_n(slot, hook, __ATOMIC_RELEASE);
@@ -1148,7 +1343,6 @@ static void after_fork(void)
     if (starting >= 0)
         close(starting);
     starting = -1;
-    asking = 0;
     filler_pid = 0;
     stop_filler();
 }
@@ -1176,12 +1370,13 @@ static void find_originals(void)
 #else
     const char *oldest = "GLIBC_2.17";
 #endif
-    for (size_t i = 0; i < HOOKS; i++)
-        if (hooks[i].original != NULL) {
-            *hooks[i].original = dlsym(RTLD_DEFAULT, hooks[i].name);
-            if (*hooks[i].original == NULL) /* kept for old programs only, as __xstat is */
-                *hooks[i].original = dlvsym(RTLD_DEFAULT, hooks[i].name, oldest);
-        }
+    for (size_t i = 0; i < HOOKS; i++) {
+        defaults[i] = dlsym(RTLD_DEFAULT, hooks[i].name);
+        if (defaults[i] == NULL) /* kept for old programs only, as __xstat is */
+            defaults[i] = dlvsym(RTLD_DEFAULT, hooks[i].name, oldest);
+        if (hooks[i].original != NULL)
+            *hooks[i].original = defaults[i];
+    }
 }
 
 /* From now on hooks pass everything through. */
@@ -1252,6 +1447,38 @@ static PyObject *native_scan(PyObject *module, PyObject *unused)
     return PyLong_FromLong(scan());
 }
 
+static PyObject *native_touch(PyObject *module, PyObject *path)
+{
+    (void)module;
+    Config *c = atomic_load(&config);
+    const char *text = PyBytes_AsString(path);
+    if (text == NULL)
+        return NULL;
+    if (c != NULL)
+        touch(c, text);
+    Py_RETURN_NONE;
+}
+
+/* With Python's lock held, so that no two threads are told of the same. */
+static PyObject *native_touched(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    static Touched *told;
+    Config *c = atomic_load(&config);
+    Touched *newest = atomic_load(&newest_touched);
+    PyObject *list = PyList_New(0);
+    for (Touched *at = newest; list != NULL && at != told; at = at->older) {
+        if (at->config != c)
+            continue;
+        PyObject *path = PyUnicode_DecodeFSDefault(at->path);
+        if (path == NULL || PyList_Append(list, path))
+            Py_CLEAR(list);
+        Py_XDECREF(path);
+    }
+    told = newest;
+    return list;
+}
+
 static PyObject *native_counts(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
@@ -1269,6 +1496,7 @@ typedef struct {
     PyObject *parameter; /* the name of its first parameter; None: every call is worth a look */
     PyObject *mark;      /* what every path into the tree contains */
     PyObject *paths;     /* has ``inside``: whether relative paths may be in the tree */
+    char descriptors;    /* whether it takes those of folders */
 } Call;
 
 static PyMemberDef call_members[] = {
@@ -1276,6 +1504,7 @@ static PyMemberDef call_members[] = {
     {"_parameter", T_OBJECT, offsetof(Call, parameter), 0, NULL},
     {"_mark", T_OBJECT, offsetof(Call, mark), 0, NULL},
     {"_paths", T_OBJECT, offsetof(Call, paths), 0, NULL},
+    {"_descriptors", T_BOOL, offsetof(Call, descriptors), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -1297,18 +1526,29 @@ static int may_be_ours(Call *self, PyObject *args, PyObject *kwargs)
         if (relative)
             return relative;
     }
-    if (path == NULL || !PyUnicode_CheckExact(path))
+    if (path == NULL)
         return 1;
-    const char *text = PyUnicode_AsUTF8AndSize(path, &size);
-    const char *mark = text == NULL ? NULL : PyUnicode_AsUTF8AndSize(self->mark, &mark_size);
-    if (mark == NULL) {
+    if (PyLong_CheckExact(path))
+        return self->descriptors;
+    path = PyOS_FSPath(path);
+    if (path == NULL) {
+        PyErr_Clear(); /* the original complains */
+        return 1;
+    }
+    const char *text = NULL, *mark = PyUnicode_AsUTF8AndSize(self->mark, &mark_size);
+    if (PyUnicode_Check(path))
+        text = PyUnicode_AsUTF8AndSize(path, &size);
+    else if (mark != NULL && PyBytes_AsStringAndSize(path, (char **)&text, &size))
+        text = NULL;
+    int is_marked = text != NULL && mark != NULL && memmem(text, (size_t)size, mark, (size_t)mark_size) != NULL;
+    int is_absolute = text != NULL && *text == '/';
+    Py_DECREF(path);
+    if (PyErr_Occurred()) {
         PyErr_Clear(); /* bytes that are no text, in a name */
         return 1;
     }
-    if (memmem(text, (size_t)size, mark, (size_t)mark_size) != NULL)
-        return 1;
-    if (*text == '/')
-        return 0;
+    if (is_marked || is_absolute)
+        return is_marked;
     PyObject *inside = PyObject_GetAttrString(self->paths, "inside");
     int is_inside = inside == NULL ? -1 : PyObject_IsTrue(inside);
     Py_XDECREF(inside);
@@ -1334,11 +1574,14 @@ static PyObject *call_call(PyObject *object, PyObject *args, PyObject *kwargs)
     Py_XDECREF(named);
     if (other == Py_None)
         result = PyObject_Call(self->call, args, kwargs);
-    else if (other != NULL && PyTuple_Size(other) == 1) {
+    else if (other != NULL && PyTuple_Check(other) && PyTuple_Size(other) == 1) {
         result = PyTuple_GetItem(other, 0);
         Py_XINCREF(result);
-    } else if (other != NULL && PyTuple_Size(other) == 2)
+    } else if (other != NULL && PyTuple_Check(other) && PyTuple_Size(other) == 2
+               && PyTuple_Check(PyTuple_GetItem(other, 0)) && PyDict_Check(PyTuple_GetItem(other, 1)))
         result = PyObject_Call(self->call, PyTuple_GetItem(other, 0), PyTuple_GetItem(other, 1));
+    else if (other != NULL)
+        PyErr_Format(PyExc_TypeError, "_before() returned something else than None, (result,) or (args, kwargs)");
     Py_XDECREF(other);
     return result;
 }
@@ -1400,6 +1643,10 @@ static PyMethodDef methods[] = {
      "uninstall()\n--\n\nMake the hooks pass everything through, and let the filler end."},
     {"scan", native_scan, METH_NOARGS,
      "scan()\n--\n\nHook what was loaded since the last time; returns how many slots the hooks are in."},
+    {"touch", native_touch, METH_O,
+     "touch(path)\n--\n\nLeave what is at a path (bytes, relative to the root) as this process has made it."},
+    {"touched", native_touched, METH_NOARGS,
+     "touched()\n--\n\nReturn paths that were touched since the last time."},
     {"counts", native_counts, METH_NOARGS,
      "counts()\n--\n\nReturn (files filled, requests made, bytes fetched) by fillers of this process."},
     {NULL, NULL, 0, NULL},

@@ -249,6 +249,7 @@ def _activate(parts: _Parts, ref: Ref, target: str) -> Environment:
     patches.install()
     if helper is not None:
         helper.install(parts.tree.root, parts.index.data, record, parts.settings.environ)
+        parts.tree.attend(helper.touched, helper.touch)
     children.install()
     _register_fork()
     _current = Environment(parts, finder, hook, patches, children, helper)

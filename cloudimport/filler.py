@@ -2,10 +2,12 @@
 
 Started by ``cloudimport/_native.c`` when it is first needed; ends when that process does. Standard
 input is a socket to it. A question is a size (uint32), then so many bytes: one that says what is asked
-(``F``: a file or folder, ``D``: all files of a folder, ``T``: all that lies below a folder), and a path
-relative to the root. The answer is an errno (int32, 0 when it is there), the size of a path that
-follows (uint32, 0 when it is in its place), and how many requests (uint64) and bytes (uint64) that
-took; native byte order. While it is at work it says so once in a while: answers with -1 for the errno.
+(``F``: a file or folder, ``D``: all files of a folder, ``T``: all that lies below a folder), and paths
+relative to the root, with NUL between them: what is asked for, and what to leave as it is. What is there
+is never replaced: whoever asks may have changed it. The answer is an errno (int32, 0 when it is there),
+the size of a path that follows (uint32, 0 when it is in its place), and how many requests (uint64) and
+bytes (uint64) that took; native byte order. While it is at work it says so once in a while: answers with
+-1 for the errno.
 """
 
 from __future__ import annotations
@@ -78,10 +80,14 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     peer = _Peer()
     environment = Unimported(json.loads(os.environ.pop(CHILD)))
+    environment.tree.replaces = False
     # A program that waits until it has no child any more would wait for this one.
     patience = _IDLE if peer.is_parent() else None
     while question := peer.question(patience):
-        status, other = _serve(environment, question[:1], os.fsdecode(question[1:]))
+        relative, *touched = map(os.fsdecode, question[1:].split(b"\0"))
+        for path in touched:
+            environment.tree.keep(path)
+        status, other = _serve(environment, question[:1], relative)
         try:
             peer.answer(status, os.fsencode(other), *environment.counts())
         except OSError:
@@ -100,10 +106,10 @@ def _serve(environment: Unimported, what: bytes, relative: str) -> tuple[int, st
     """Return (errno, other path). The parent's caller learns the errno alone: the reason is printed."""
     tree = environment.tree
     try:
+        path = tree.ensure(relative)
         if what in b"DT":
             (tree.fill_folder if what == b"D" else tree.fill_below)(relative)
-            return 0, ""
-        path = tree.ensure(relative)
+            path = tree.prefix + relative
     except (CloudImportError, OSError) as error:
         text = f"cloudimport: {relative} cannot be had for C code that opens it: {error}\n"
         with contextlib.suppress(OSError):

@@ -17,15 +17,20 @@ from cloudimport.settings import CHILD
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap")
 
 
-def completed(environ: Mapping[str, str]) -> str | None:
-    """Return the ``PYTHONPATH`` that a child's environment lacks; None if it has it, or is not to have it.
+def completed(environ: Mapping[Any, Any]) -> dict[bytes, bytes] | None:
+    """Return a child's environment with our folder on ``PYTHONPATH``; None if nothing has to be added.
 
-    A program that gives its children ``os.pathsep.join(sys.path)`` leaves our folder out, which is not there.
+    A program that gives its children ``os.pathsep.join(sys.path)`` leaves that out, since it is not there.
+    What is no environment is left for the function that it is meant for.
     """
-    path = environ.get("PYTHONPATH", "")
-    if CHILD not in environ or FOLDER in path.split(os.pathsep):
+    try:
+        found = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
+    except (AttributeError, TypeError, ValueError):
         return None
-    return os.pathsep.join([FOLDER, path]) if path else FOLDER
+    path, ours = found.get(b"PYTHONPATH", b""), os.fsencode(FOLDER)
+    if CHILD.encode() not in found or ours in path.split(os.pathsep.encode()):
+        return None
+    return {**found, b"PYTHONPATH": ours + (os.pathsep.encode() + path if path else b"")}
 
 
 class Children:

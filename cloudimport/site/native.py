@@ -21,7 +21,12 @@ _FILLER = """\
 import sys
 sys.path[:] = filter(None, sys.path)  # not the current folder
 import os
-os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the program's own, which it may want to see closed
+for descriptor in map(int, os.listdir("/proc/self/fd")):  # the program's own, which it may want to see closed
+    if descriptor > 2:
+        try:
+            os.close(descriptor)
+        except OSError:
+            pass
 from importlib.util import module_from_spec, spec_from_file_location
 folder = sys.argv.pop()
 spec = spec_from_file_location("cloudimport", folder + "/__init__.py", submodule_search_locations=[folder])
@@ -55,6 +60,15 @@ class Helper:
             [os.fsencode(f"{name}={value}") for name, value in environ.items()],
             int((record["deadline"] + _START_SECONDS) * 1000),
         )
+
+    def touched(self) -> list[str]:
+        """Return what C code has changed, removed or made in the tree since the last time."""
+        found: list[str] = self._module.touched()
+        return found
+
+    def touch(self, relative: str) -> None:
+        """Have the hooks leave what is at a path as it is."""
+        self._module.touch(os.fsencode(relative))
 
     def counts(self) -> dict[str, int]:
         """Return what was done for C code since ``install``: requests, bytes fetched, files written."""

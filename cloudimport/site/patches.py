@@ -27,6 +27,7 @@ from cloudimport.site.wrappers import (
     Listdir,
     Move,
     Open,
+    Remove,
     Run,
     Scandir,
     Stat,
@@ -38,9 +39,10 @@ _FUNCTIONS: dict[str, dict[type[Wrapper], str]] = {
     "builtins": {Open: "open"},
     "io": {Open: "open", Wrapper: "open_code"},
     "os": {
-        Wrapper: "open access chmod chown truncate utime unlink remove rmdir mkdir readlink statvfs pathconf "
+        Wrapper: "open access chmod chown truncate utime mkdir readlink statvfs pathconf "
         "getxattr listxattr setxattr removexattr",
         Stat: "stat lstat",
+        Remove: "unlink remove rmdir",
         Move: "rename replace",
         Link: "link symlink",
         Chdir: "chdir fchdir",

@@ -69,6 +69,19 @@ class SiteTree:
         self._temporary = temporary
         #: Files that could not be written in their place, and where they are instead.
         self._elsewhere: dict[str, str] = {}
+        #: Whether what is in a file's place and is not that file is replaced by it.
+        self.replaces = True
+        #: What C code of this process has changed since the last time; and telling it what Python code does.
+        self._touched: Callable[[], list[str]] = list
+        self._touch: Callable[[str], object] = str
+
+    def attend(self, touched: Callable[[], list[str]], touch: Callable[[str], object]) -> None:
+        """Share what this process does to the tree with somebody else, who sees its C code do it."""
+        self._touched, self._touch = touched, touch
+
+    def _catch_up(self) -> None:
+        for relative in self._touched():
+            self._good.add(self.prefix + relative)
 
     def create(self) -> bool:
         """Make the root and the top-level folders; returns whether it had to. Raises OSError."""
@@ -241,6 +254,8 @@ class SiteTree:
             found = _lstat(self.prefix + section.paths[file])
         except OSError:
             return False
+        if not self.replaces:
+            return True
         if found.st_mtime_ns != section.stamp(file) or found.st_uid != os.geteuid():
             return False
         return section.kinds[file] == "x" or found.st_size == section.sizes[file]
@@ -289,6 +304,7 @@ class SiteTree:
         Raises as ``fill``.
         """
         path = self.prefix + relative
+        self._catch_up()
         if path in self._good:
             return path
         found = self.index.find_file(relative)
@@ -309,6 +325,8 @@ class SiteTree:
         """Make a folder be there, if it can be; returns whether the environment has it."""
         if not self.has_folder(relative):
             return False
+        if self.prefix + relative in self._good:
+            return True  # it was removed
         try:
             makedirs(self.prefix + relative)
         except OSError as error:
@@ -321,14 +339,16 @@ class SiteTree:
         return not relative or bool(self.index.find_folder(relative))
 
     def keep(self, relative: str) -> None:
-        """Leave what this process has put at ``relative`` as it is."""
+        """Leave what this process has put at ``relative``, or removed there, as it is."""
         self._good.add(self.prefix + relative)
+        self._touch(relative)
 
     def stat(self, relative: str) -> os.stat_result | None:
         """Return the status of a file out of the index, if it is pending and being scanned for; else None.
 
         The first few files of a build that are asked for are left to ``ensure``.
         """
+        self._catch_up()
         found = None if self.prefix + relative in self._good else self.index.find_file(relative)
         if found is None or found[0].kinds[found[1]] == "x" or self._is_whole(*found):
             return None
@@ -374,6 +394,7 @@ class SiteTree:
 
     def fill_below(self, relative: str) -> None:
         """Make all that lies below a folder be there. Raises as ``fill``."""
+        self._catch_up()
         start = relative and relative + "/"
         sections = (
             self.index.find_folder(relative) if relative else map(self.index.section, self.index.visible)
@@ -403,6 +424,7 @@ class SiteTree:
 
     def pending(self, relative: str, present: Callable[[str], bool]) -> list[tuple[str, bool]]:
         """Return (name, is folder) of what a folder has and is not there yet."""
+        self._catch_up()
         names: dict[str, bool] = {}
         if not relative:
             names = dict.fromkeys(self.index.folders, True) | dict.fromkeys(self.index.files, False)
@@ -416,6 +438,18 @@ class SiteTree:
             for name, kind in names.items()
             if not present(name) and start + name not in self._good
         ]
+
+    def is_there(self, relative: str) -> Callable[[str], bool]:
+        """Return a function that says whether a folder's entry lies on the disk."""
+
+        def found(name: str) -> bool:
+            try:
+                _lstat(f"{self.prefix}{relative}/{name}")
+            except OSError:
+                return False
+            return True
+
+        return found
 
     def modules_in(self, relative: str) -> list[tuple[str, bool]]:
         """Return (name, is package) for each module of the environment in a folder."""

@@ -12,7 +12,7 @@ Import budget: ``os``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cloudimport.settings import is_native
@@ -32,6 +32,7 @@ class _Call:
     _parameter: str | None
     _mark: str
     _paths: Paths
+    _descriptors: bool
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Make the first argument's file be there, and call the original."""
@@ -63,10 +64,13 @@ class Wrapper(_Base):
 
     #: Name of the first parameter, which is a path; None: every call goes through ``_before``.
     parameter: str | None = "path"
+    #: Whether it takes descriptors of folders.
+    descriptors = False
 
     def __init__(self, original: Callable[..., Any], module: str, paths: Paths) -> None:
         self.__wrapped__ = self._call = original
         self._parameter, self._mark, self._paths = self.parameter, paths.mark, paths
+        self._descriptors = self.descriptors
         self.__module__ = module
         for attribute in ("__name__", "__qualname__", "__doc__"):
             setattr(self, attribute, getattr(original, attribute))
@@ -107,10 +111,26 @@ class Stat(Wrapper):
     """``os.stat`` and ``os.lstat``: while a package scans for files, the index answers."""
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
+        if len(args) > 1 or not kwargs.keys() <= {"path", "dir_fd", "follow_symlinks"}:
+            return None
         path = args[0] if args else kwargs.get("path")
         relative = self._paths.relative(path, kwargs.get("dir_fd"))
         status = self._paths.tree.stat(relative) if relative else None
         return super()._before(args, kwargs) if status is None else (status,)
+
+
+class Remove(Wrapper):
+    """``os.unlink``, ``os.remove`` and ``os.rmdir``: what was removed stays away."""
+
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
+        found = super()._before(args, kwargs)
+        relative = self._paths.relative(args[0] if args else kwargs.get("path"), kwargs.get("dir_fd"))
+        tree = self._paths.tree
+        if relative and self.__qualname__ == "rmdir" and tree.pending(relative, tree.is_there(relative)):
+            tree.fill_below(relative)  # it is not empty
+        elif relative:
+            tree.keep(relative)
+        return found
 
 
 class Move(Wrapper):
@@ -123,12 +143,15 @@ class Move(Wrapper):
         source = args[0] if args else kwargs.get("src")
         target = args[1] if len(args) > 1 else kwargs.get("dst")
         self._paths.there(source, kwargs.get("src_dir_fd"))
+        left = self._paths.relative(source, kwargs.get("src_dir_fd"))
         relative = self._paths.relative(target, kwargs.get("dst_dir_fd"))
+        if left:
+            self._paths.tree.fill_below(left)
         if relative:
             self._paths.tree.ensure_parent(relative)
         result = self._call(*args, **kwargs)
-        if relative:
-            self._paths.tree.keep(relative)
+        for path in filter(None, (left, relative)):
+            self._paths.tree.keep(path)
         return result
 
 
@@ -164,7 +187,11 @@ class Chdir(Wrapper):
 class Listing(Wrapper):
     """What lists a folder: what is there, then what is pending."""
 
+    descriptors = True
+
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
+        if len(args) + len(kwargs) > 1 or not kwargs.keys() <= {"path"}:
+            return None
         path = args[0] if args else kwargs.get("path")
         relative = self._paths.folder(path)
         if relative is None:
@@ -210,16 +237,17 @@ class Run(Wrapper):
     parameter = None
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
-        if args:
-            self._paths.command(args[0], args[1] if len(args) > 1 else kwargs.get("argv", ()))
-        environ = args[2] if len(args) > 2 else kwargs.get("env", os.environ)
-        path = completed(environ) if isinstance(environ, Mapping) else None
-        if path is None:
+        arguments = args[1] if len(args) > 1 else kwargs.get("argv")
+        if args and isinstance(arguments, (list, tuple)):
+            self._paths.command(args[0], arguments)
+        if self.__qualname__ == "execv":
+            other = completed(os.environ)
+            if other is not None:  # its own is what the program gets
+                os.environ["PYTHONPATH"] = os.fsdecode(other[b"PYTHONPATH"])
             return None
-        if environ is os.environ:
-            os.environ["PYTHONPATH"] = path
+        other = completed(args[2] if len(args) > 2 else kwargs.get("env"))  # type: ignore[arg-type]
+        if other is None:
             return None
-        other = {**environ, "PYTHONPATH": path}
         if len(args) > 2:
             return (*args[:2], other, *args[3:]), kwargs
         return args, {**kwargs, "env": other}
@@ -230,12 +258,21 @@ class Command(Wrapper):
 
     parameter = None
 
-    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Make what the command names be there, and run it with a complete environment."""
         self._paths.command("sh", [args[0] if args else kwargs.get("command")])
-        path = completed(os.environ)
-        if path is not None:
-            os.environ["PYTHONPATH"] = path
-        return None
+        other = completed(os.environ)
+        if other is None:
+            return self._call(*args, **kwargs)
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.fsdecode(other[b"PYTHONPATH"])
+        try:
+            return self._call(*args, **kwargs)
+        finally:
+            if before is None:
+                del os.environ["PYTHONPATH"]
+            else:
+                os.environ["PYTHONPATH"] = before
 
 
 class ForkExec(Wrapper):
@@ -249,17 +286,11 @@ class ForkExec(Wrapper):
         if len(args) < 6:
             return None
         self._paths.command(args[1][0] if args[1] else None, [*args[0], *args[1]], args[4])
-        if args[5] is None:
-            path = completed(os.environ)
-            if path is not None:
-                os.environ["PYTHONPATH"] = path
+        pairs = None if args[5] is None else [os.fsencode(entry).partition(b"=") for entry in args[5]]
+        other = completed(os.environb if pairs is None else {name: value for name, _, value in pairs})
+        if other is None:
             return None
-        pairs = (os.fsdecode(entry).partition("=") for entry in args[5])
-        path = completed({name: value for name, _, value in pairs})
-        if path is None:
-            return None
-        others = [entry for entry in args[5] if not os.fsencode(entry).startswith(b"PYTHONPATH=")]
-        return (*args[:5], [*others, os.fsencode(f"PYTHONPATH={path}")], *args[6:]), kwargs
+        return (*args[:5], [b"%b=%b" % pair for pair in other.items()], *args[6:]), kwargs
 
 
 class Connect(Wrapper):

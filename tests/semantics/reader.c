@@ -90,6 +90,28 @@ int c_read(int way, const char *path, char *out)
         result = creat(path, 0644);
         return result < 0 || close(result) || stat(path, &status) ? -errno : sprintf(out, "%d", (int)status.st_size);
     case 23: return mkdir(path, 0755) ? -errno : sprintf(out, "made");
+    case 24: return rmdir(path) ? -errno : sprintf(out, "gone");
+    case 25: return symlink("nowhere", path) ? -errno : sprintf(out, "made");
+    case 26: return chmod(path, 0600) ? -errno : sprintf(out, "changed");
+    case 27:
+        folder = parent_of(path, &name);
+        result = mkdirat(folder, name, 0755) ? -errno : sprintf(out, "made");
+        close(folder);
+        return result;
+    case 28: {
+        FILE *made = freopen(path, "w", fopen("/dev/null", "r"));
+        if (made == NULL)
+            return -errno;
+        fputs("new", made);
+        fclose(made);
+        return from_descriptor(open(path, O_RDONLY), out);
+    }
+    case 29: {
+        FILE *kept = fopen("/dev/null", "r"), *opened = freopen(path, "rb", kept);
+        result = opened ? 0 : -errno;
+        fclose(opened ? opened : kept);
+        return result;
+    }
     }
     return -EINVAL;
 }
@@ -130,7 +152,9 @@ int c_count(int way, const char *path)
         return nftw(path, walk, 8, FTW_PHYS) < 0 ? -errno : walked;
     case 4:
         snprintf(pattern, sizeof pattern, "%s/f*", path);
-        return glob(pattern, 0, NULL, &found) ? -ENOENT : (int)found.gl_pathc;
+        count = glob(pattern, 0, NULL, &found) ? -ENOENT : (int)found.gl_pathc;
+        globfree(&found);
+        return count;
     }
     return -EINVAL;
 }

@@ -45,7 +45,7 @@ def test_every_function(world: World, helped: str) -> None:
     out = world.both(
         helped
         + """
-for way in range(24):
+for way in range(30):
     print(way, read(way, f"{base}/data/f{way}"), read(way, f"{base}/none/f{way}"))
 """,
         changes=True,
@@ -88,7 +88,53 @@ print(read(0, "data/f1"), read(2, "./data/../data/f2"), read(5, ENV + "/bulk//da
 print(read(0, base + "/../bulk/data/f4"), read(4, ENV + "/bulk/data/f5"))
 above, name = os.path.split(ROOT)
 print(read(0, f"{above}//{name}/bulk/data/f6"), read(2, f"{above}/./{name}/bulk/data/f7"))
+print(library.c_count(4, b"data"))
+os.chdir("data")
+print(library.c_count(4, b"."), library.c_count(4, b"../data"))
 """
+    )
+
+
+def test_changes_stay(world: World, helped: str) -> None:
+    """What Python or C code of a process has changed, removed, moved or made stays as it is, for both of them
+    and for its forks, also when C code lists the folder then.
+    """
+    world.both(
+        helped
+        + """
+import shutil
+def state(folder):
+    print(library.c_count(0, os.fsencode(folder)), library.c_count(3, os.fsencode(folder)))
+    print([read(0, f"{folder}/f{n}") for n in range(12)])
+    print([os.path.exists(f"{folder}/f{n}") for n in range(12)])
+    print(sorted(os.listdir(folder)))
+data = base + "/data"
+with open(data + "/f1", "w") as file: file.write("python")
+os.remove(data + "/f2")
+os.rename(data + "/f3", data + "/moved")
+print(read(18, data + "/f4"), read(20, data + "/f5"), read(22, data + "/f6"), read(28, data + "/f7"))
+state(data)
+print(open(data + "/f6").read(), open(data + "/f7").read())
+if not os.fork():
+    state(data)
+    sys.stdout.flush()
+    os._exit(0)
+os.wait()
+print(read(20, ROOT + "/demo/data"), sorted(os.listdir(ROOT + "/demo/data.new")))
+print(os.path.exists(ROOT + "/demo/data"))
+print(read(0, ROOT + "/demo/data.new/x.txt"), read(0, ROOT + "/demo/data/x.txt"))
+print(read(24, ROOT + "/nsp/data"))
+try:
+    os.rmdir(ROOT + "/nsp/data")
+except OSError as error:
+    print(error.strerror)
+os.rename(ROOT + "/demo/sub", ROOT + "/demo/bus")
+print(read(0, ROOT + "/demo/bus/text.txt"), read(0, ROOT + "/demo/sub/text.txt"))
+print(os.path.exists(ROOT + "/demo/sub"))
+shutil.rmtree(data)
+print(read(0, data + "/f9"), library.c_count(0, os.fsencode(data)), os.path.exists(data))
+""",
+        changes=True,
     )
 
 
@@ -237,14 +283,16 @@ def test_not_to_be_had(world: World, helped: str) -> None:
 print(read(0, base + "/data/none"))
 os.rename(shelf, shelf + ".away")
 try:
-    print(read(0, base + "/large.bin"), read(12, base + "/large.bin"))
+    print(read(0, base + "/large.bin"), read(12, base + "/large.bin"), read(29, base + "/large.bin"))
+    print(library.c_count(4, os.fsencode(base)), library.c_count(0, os.fsencode(base)))
 finally:
     os.rename(shelf + ".away", shelf)
 print(len(read(0, base + "/large.bin")))
 """,
         env={"CLOUDIMPORT_DEADLINE": "2", "CLOUDIMPORT_SHELF": str(shelf)},
     )
-    assert ran.ok() == "No such file or directory\nInput/output error Input/output error\n5"
+    failed = "Input/output error"
+    assert ran.ok() == f"No such file or directory\n{failed} {failed} {failed}\n-2 -5\n5"
     assert "bulk/large.bin cannot be had for C code that opens it: " in ran.stderr
 
 

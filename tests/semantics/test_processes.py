@@ -73,8 +73,35 @@ def test_childs_path(world: World) -> None:
             print(subprocess.check_output([sys.executable, "-c", code], env=environ, text=True).strip())
         del environ["PYTHONPATH"]
         print(subprocess.check_output([sys.executable, "-c", code], env=environ, text=True).strip())
+        os.environ["PYTHONPATH"] = "/nowhere"
+        print(subprocess.check_output([sys.executable, "-c", code], text=True).strip(),
+            os.system("true"), os.environ["PYTHONPATH"])
     """)
-    assert out == "True\nTrue\nTrue"
+    assert out == "True\nTrue\nTrue\nTrue 0 /nowhere"
+
+
+def test_environments_of_children(world: World) -> None:
+    """The environment of a child may be given in all ways that are good without us, and wrong ones raise what
+    they raise without us.
+    """
+    world.both("""
+        import pathlib, subprocess
+        code = "import os; print(os.environ.get('MINE'), 'PYTHONPATH' in os.environ)"
+        command = [sys.executable, "-c", code]
+        first = {"MINE": "x", **os.environ, "PYTHONPATH": "/nowhere"}
+        environments = [first, {**os.environb, b"MINE": b"y"}, os.environ, os.environb, {"MINE": "alone"},
+            {k: os.fsencode(v) for k, v in first.items()}, {**first, "PYTHONPATH": pathlib.Path("/x")},
+            None, 1, {"MINE": 1}, {**os.environ, "a=b": "c"}]
+        for environ in environments:
+            for call in (lambda: os.posix_spawn(command[0], command, environ),
+                    lambda: os.spawnve(os.P_NOWAIT, command[0], command, environ),
+                    lambda: subprocess.Popen(command, env=environ).pid):
+                try:
+                    sys.stdout.flush()
+                    print(os.waitpid(call(), 0)[1])
+                except Exception as error:
+                    print(type(error).__name__, error)
+    """)
 
 
 def test_command_line_module(world: World) -> None:
