@@ -42,14 +42,13 @@ BATCH = 50
 MOST_NOTES = 20
 #: What an installer says of how it was asked; nobody asked for a build (docs/format.md, section 5).
 NOT_OF_A_BUILD = ("REQUESTED", "direct_url.json")
+#: A launcher, line by line what pip's does, so that warnings and tracebacks name the same lines.
 SCRIPT = """\
 #!python
-# -*- coding: utf-8 -*-
-import re
 import sys
 from {module} import {first}
 if __name__ == "__main__":
-    sys.argv[0] = re.sub(r"(-script\\.pyw|\\.exe)?$", "", sys.argv[0])
+    sys.argv[0] = sys.argv[0].removesuffix(".exe")
     sys.exit({attr}())
 """
 

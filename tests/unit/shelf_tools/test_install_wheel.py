@@ -39,11 +39,9 @@ def test_script_text_of_an_entry_point_is_fixed(tmp_path: Path) -> None:
     tree.write_script("demo", "demo.cli", "Main.run", "console")
     assert (tmp_path / "tree/bin/demo").read_text() == (
         "#!python\n"
-        "# -*- coding: utf-8 -*-\n"
-        "import re\n"
         "import sys\n"
         "from demo.cli import Main\n"
         'if __name__ == "__main__":\n'
-        '    sys.argv[0] = re.sub(r"(-script\\.pyw|\\.exe)?$", "", sys.argv[0])\n'
+        '    sys.argv[0] = sys.argv[0].removesuffix(".exe")\n'
         "    sys.exit(Main.run())\n"
     )
