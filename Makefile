@@ -33,7 +33,7 @@ test-long: $(VENV)/.test system-test  ## All tests: other interpreters, aarch64,
 	@tests/support/system_packages.sh aarch64
 	@$(BIN)/python -m pytest -m '' $(ARGS)
 
-conformance: $(VENV)/.test system-test  ## Compare the corpus from a shelf and from pip; writes docs/conformance.md (hours)
+conformance: $(VENV)/.test system-test  ## Compare the corpus from a shelf and from pip; writes docs/conformance.md (two hours)
 	@$(BIN)/python -m tests.conformance $(ARGS)
 
 lint: $(VENV)/.test  ## ruff, mypy, import contracts
