@@ -17,7 +17,6 @@ from tests.support.s3servers import (
     radosgw_server,
 )
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A background job of a shell ignores it, and so do the programs that the tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
