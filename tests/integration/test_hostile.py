@@ -221,4 +221,17 @@ def test_publisher_that_dies_while_a_sandbox_starts() -> None:
         publisher.kill()
         publisher.wait()
         publisher.stdout.close()
-        assert gone(mark), left(mark)
+        assert gone(mark), [(pid, what_is(pid)) for pid in left(mark)]
+
+
+def what_is(pid: int) -> str:
+    """Return what there is to say of a process that should not be there."""
+    said = []
+    for name in ("cmdline", "stat", "wchan"):
+        try:
+            said.append(
+                (Path("/proc") / str(pid) / name).read_text(errors="replace").replace("\0", " ")[-300:]
+            )
+        except OSError as error:
+            said.append(str(error))
+    return " | ".join(said)

@@ -260,11 +260,15 @@ def left(mark: str) -> list[int]:
 
 
 def gone(mark: str) -> bool:
-    """Return whether such processes are gone within seconds."""
-    deadline = time.monotonic() + 10
-    while left(mark) and time.monotonic() < deadline:
+    """Return whether such processes are gone within seconds, for good.
+
+    One that is being executed has no command line for a moment: it is looked for several times.
+    """
+    deadline, clear = time.monotonic() + 10, 0
+    while clear < 5 and time.monotonic() < deadline:
+        clear = 0 if left(mark) else clear + 1
         time.sleep(0.05)
-    return not left(mark)
+    return clear == 5
 
 
 @pytest.mark.parametrize("seconds", [0, 600])
