@@ -4,7 +4,8 @@
  * linker fills in (ELF gABI, "Global Offset Table"). scan() puts hooks of the same signature into those
  * slots, of every object that is loaded, and again whenever one was loaded since. A hook calls the
  * original first. Only when that says ENOENT, for a path in the site tree that the environment has, it
- * asks for the file and tries again; all other calls cost one compare more than before.
+ * asks for the file and tries again. What makes, changes or lists looks first, or remembers. Paths elsewhere cost
+ * a search for the tree's name when a call fails, or is one of those, and nothing otherwise.
  *
  * It asks another process, the filler (cloudimport/filler.py), which is started when it is
  * first needed, and waits for the answer with no lock of Python's taken or given away. For the caller
@@ -686,41 +687,25 @@ static inline void done_with(char *other)
 
 #define WRITES(flags) (((flags) & O_ACCMODE) != O_RDONLY || ((flags) & (O_CREAT | O_TRUNC)))
 
-#define OPEN(NAME) \
-    static int hook_##NAME(const char *path, int flags, ...) \
+#define OPEN(NAME, DIRFD, PARAMETERS, ARGUMENTS) \
+    static int hook_##NAME PARAMETERS \
     { \
         char *other = NULL; \
         MODE_OF(flags) \
-        if (MAKES(flags) && prepared(AT_FDCWD, &path, 'F', &other)) \
+        if (MAKES(flags) && prepared(DIRFD, &path, 'F', &other)) \
             return -1; \
-        int result = real.NAME(path, flags, mode); \
-        if (MISSING(result) && filled(AT_FDCWD, &path, &other, flags & O_CREAT)) \
-            result = real.NAME(path, flags, mode); \
+        int result = real.NAME ARGUMENTS; \
+        if (MISSING(result) && filled(DIRFD, &path, &other, flags & O_CREAT)) \
+            result = real.NAME ARGUMENTS; \
         if (result >= 0 && WRITES(flags)) \
-            changed(AT_FDCWD, path); \
+            changed(DIRFD, path); \
         done_with(other); \
         return result; \
     }
-OPEN(open)
-OPEN(open64)
-
-#define OPENAT(NAME) \
-    static int hook_##NAME(int dirfd, const char *path, int flags, ...) \
-    { \
-        char *other = NULL; \
-        MODE_OF(flags) \
-        if (MAKES(flags) && prepared(dirfd, &path, 'F', &other)) \
-            return -1; \
-        int result = real.NAME(dirfd, path, flags, mode); \
-        if (MISSING(result) && filled(dirfd, &path, &other, flags & O_CREAT)) \
-            result = real.NAME(dirfd, path, flags, mode); \
-        if (result >= 0 && WRITES(flags)) \
-            changed(dirfd, path); \
-        done_with(other); \
-        return result; \
-    }
-OPENAT(openat)
-OPENAT(openat64)
+OPEN(open, AT_FDCWD, (const char *path, int flags, ...), (path, flags, mode))
+OPEN(open64, AT_FDCWD, (const char *path, int flags, ...), (path, flags, mode))
+OPEN(openat, dirfd, (int dirfd, const char *path, int flags, ...), (dirfd, path, flags, mode))
+OPEN(openat64, dirfd, (int dirfd, const char *path, int flags, ...), (dirfd, path, flags, mode))
 
 /* What fortified code calls instead (glibc, "Fortification of function calls"). */
 static int hook_open_2(const char *path, int flags) { return hook_open64(path, flags); }
@@ -769,48 +754,27 @@ FOPEN(fopen64)
 FREOPEN(freopen)
 FREOPEN(freopen64)
 
-/* CALL(type, name, folder of the path, makes, parameters, arguments): call, fill, call again. */
-#define CALL(TYPE, NAME, DIRFD, MAKES, PARAMETERS, ARGUMENTS) \
+/* Call, fill, call again: for what names its file ``path``, in the folder DIRFD. BEFORE is what must be there for
+ * the first call already ('F', 'D' or 'T', see ask()), or 0; MAKES whether it makes the file, CHANGES whether it
+ * changes, makes or removes it. */
+#define CALL(TYPE, NAME, DIRFD, BEFORE, MAKES, CHANGES, PARAMETERS, ARGUMENTS) \
     static TYPE hook_##NAME PARAMETERS \
     { \
         char *other = NULL; \
+        if (BEFORE && prepared(DIRFD, &path, BEFORE, &other)) \
+            return -1; \
         TYPE result = real.NAME ARGUMENTS; \
         if (MISSING(result) && filled(DIRFD, &path, &other, MAKES)) \
             result = real.NAME ARGUMENTS; \
-        done_with(other); \
-        return result; \
-    }
-#define HOOK(NAME, DIRFD, PARAMETERS, ARGUMENTS) CALL(int, NAME, DIRFD, 0, PARAMETERS, ARGUMENTS)
-
-/* The same for what changes the file, or makes or removes it. */
-#define CHANGE(NAME, DIRFD, MAKES, PARAMETERS, ARGUMENTS) \
-    static int hook_##NAME PARAMETERS \
-    { \
-        char *other = NULL; \
-        int result = real.NAME ARGUMENTS; \
-        if (MISSING(result) && filled(DIRFD, &path, &other, MAKES)) \
-            result = real.NAME ARGUMENTS; \
-        if (result >= 0) \
+        if (CHANGES && result >= 0) \
             changed(DIRFD, path); \
         done_with(other); \
         return result; \
     }
+#define HOOK(NAME, DIRFD, PARAMETERS, ARGUMENTS) CALL(int, NAME, DIRFD, 0, 0, 0, PARAMETERS, ARGUMENTS)
+#define CHANGE(NAME, DIRFD, BEFORE, MAKES, PARAMETERS, ARGUMENTS) \
+    CALL(int, NAME, DIRFD, BEFORE, MAKES, 1, PARAMETERS, ARGUMENTS)
 
-/* The same for what minds that something is there already, or looks at all that is there ('T', 'D'). */
-#define AFTER(NAME, DIRFD, WHAT, MAKES, PARAMETERS, ARGUMENTS) \
-    static int hook_##NAME PARAMETERS \
-    { \
-        char *other = NULL; \
-        if (prepared(DIRFD, &path, WHAT, &other)) \
-            return -1; \
-        int result = real.NAME ARGUMENTS; \
-        if (MISSING(result) && filled(DIRFD, &path, &other, MAKES)) \
-            result = real.NAME ARGUMENTS; \
-        if (result >= 0) \
-            changed(DIRFD, path); \
-        done_with(other); \
-        return result; \
-    }
 HOOK(stat, AT_FDCWD, (const char *path, void *out), (path, out))
 HOOK(stat64, AT_FDCWD, (const char *path, void *out), (path, out))
 HOOK(lstat, AT_FDCWD, (const char *path, void *out), (path, out))
@@ -830,18 +794,18 @@ HOOK(statx, dirfd, (int dirfd, const char *path, int flags, unsigned int mask, v
 HOOK(access, AT_FDCWD, (const char *path, int mode), (path, mode))
 HOOK(faccessat, dirfd, (int dirfd, const char *path, int mode, int flags), (dirfd, path, mode, flags))
 
-CHANGE(truncate, AT_FDCWD, 0, (const char *path, off_t size), (path, size))
-CHANGE(truncate64, AT_FDCWD, 0, (const char *path, off64_t size), (path, size))
-CHANGE(unlink, AT_FDCWD, 0, (const char *path), (path))
-CHANGE(unlinkat, dirfd, 0, (int dirfd, const char *path, int flags), (dirfd, path, flags))
-CHANGE(remove, AT_FDCWD, 0, (const char *path), (path))
-CHANGE(creat, AT_FDCWD, 1, (const char *path, mode_t mode), (path, mode))
-CHANGE(creat64, AT_FDCWD, 1, (const char *path, mode_t mode), (path, mode))
-AFTER(rmdir, AT_FDCWD, 'T', 0, (const char *path), (path))
-AFTER(mkdir, AT_FDCWD, 'F', 1, (const char *path, mode_t mode), (path, mode))
-AFTER(mkdirat, dirfd, 'F', 1, (int dirfd, const char *path, mode_t mode), (dirfd, path, mode))
-AFTER(symlink, AT_FDCWD, 'F', 1, (const char *text, const char *path), (text, path))
-AFTER(symlinkat, dirfd, 'F', 1, (const char *text, int dirfd, const char *path), (text, dirfd, path))
+CHANGE(truncate, AT_FDCWD, 0, 0, (const char *path, off_t size), (path, size))
+CHANGE(truncate64, AT_FDCWD, 0, 0, (const char *path, off64_t size), (path, size))
+CHANGE(unlink, AT_FDCWD, 0, 0, (const char *path), (path))
+CHANGE(unlinkat, dirfd, 0, 0, (int dirfd, const char *path, int flags), (dirfd, path, flags))
+CHANGE(remove, AT_FDCWD, 0, 0, (const char *path), (path))
+CHANGE(creat, AT_FDCWD, 0, 1, (const char *path, mode_t mode), (path, mode))
+CHANGE(creat64, AT_FDCWD, 0, 1, (const char *path, mode_t mode), (path, mode))
+CHANGE(rmdir, AT_FDCWD, 'T', 0, (const char *path), (path))
+CHANGE(mkdir, AT_FDCWD, 'F', 1, (const char *path, mode_t mode), (path, mode))
+CHANGE(mkdirat, dirfd, 'F', 1, (int dirfd, const char *path, mode_t mode), (dirfd, path, mode))
+CHANGE(symlink, AT_FDCWD, 'F', 1, (const char *text, const char *path), (text, path))
+CHANGE(symlinkat, dirfd, 'F', 1, (const char *text, int dirfd, const char *path), (text, dirfd, path))
 HOOK(chmod, AT_FDCWD, (const char *path, mode_t mode), (path, mode))
 HOOK(fchmodat, dirfd, (int dirfd, const char *path, mode_t mode, int flags), (dirfd, path, mode, flags))
 HOOK(chown, AT_FDCWD, (const char *path, uid_t user, gid_t group), (path, user, group))
@@ -851,8 +815,9 @@ HOOK(statvfs, AT_FDCWD, (const char *path, void *out), (path, out))
 HOOK(statvfs64, AT_FDCWD, (const char *path, void *out), (path, out))
 HOOK(euidaccess, AT_FDCWD, (const char *path, int mode), (path, mode))
 HOOK(eaccess, AT_FDCWD, (const char *path, int mode), (path, mode))
-CALL(ssize_t, readlink, AT_FDCWD, 0, (const char *path, char *out, size_t room), (path, out, room))
-CALL(ssize_t, readlinkat, dirfd, 0, (int dirfd, const char *path, char *out, size_t room), (dirfd, path, out, room))
+CALL(ssize_t, readlink, AT_FDCWD, 0, 0, 0, (const char *path, char *out, size_t room), (path, out, room))
+CALL(ssize_t, readlinkat, dirfd, 0, 0, 0, (int dirfd, const char *path, char *out, size_t room),
+     (dirfd, path, out, room))
 
 /* Either end may be what is missing; of a folder, all that lies below it goes along. */
 #define MOVE(NAME, FROM, TO, MOVES, PARAMETERS, ARGUMENTS) \
@@ -905,30 +870,22 @@ static DIR *hook_fdopendir(int descriptor)
     return failed ? NULL : real.fdopendir(descriptor);
 }
 
-#define SCANDIR(NAME, TYPE) \
-    static int hook_##NAME(const char *path, TYPE ***out, void *filter, void *compare) \
-    { \
-        char *other = NULL; \
-        int result = prepared(AT_FDCWD, &path, 'D', &other) ? -1 : real.NAME(path, out, filter, compare); \
-        done_with(other); \
-        return result; \
-    }
-SCANDIR(scandir, struct dirent)
-SCANDIR(scandir64, struct dirent64)
-
-/* What walks over all that is below a folder: NAME(path, function, …). */
-#define WALK(NAME, PARAMETERS, ARGUMENTS) \
+/* What lists a folder ('D'), or walks over all that is below it ('T'). */
+#define WALK(NAME, WHAT, PARAMETERS, ARGUMENTS) \
     static int hook_##NAME PARAMETERS \
     { \
         char *other = NULL; \
-        int result = prepared(AT_FDCWD, &path, 'T', &other) ? -1 : real.NAME ARGUMENTS; \
+        int result = prepared(AT_FDCWD, &path, WHAT, &other) ? -1 : real.NAME ARGUMENTS; \
         done_with(other); \
         return result; \
     }
-WALK(ftw, (const char *path, void *call, int descriptors), (path, call, descriptors))
-WALK(ftw64, (const char *path, void *call, int descriptors), (path, call, descriptors))
-WALK(nftw, (const char *path, void *call, int descriptors, int flags), (path, call, descriptors, flags))
-WALK(nftw64, (const char *path, void *call, int descriptors, int flags), (path, call, descriptors, flags))
+WALK(scandir, 'D', (const char *path, struct dirent ***out, void *filter, void *compare), (path, out, filter, compare))
+WALK(scandir64, 'D', (const char *path, struct dirent64 ***out, void *filter, void *compare),
+     (path, out, filter, compare))
+WALK(ftw, 'T', (const char *path, void *call, int descriptors), (path, call, descriptors))
+WALK(ftw64, 'T', (const char *path, void *call, int descriptors), (path, call, descriptors))
+WALK(nftw, 'T', (const char *path, void *call, int descriptors, int flags), (path, call, descriptors, flags))
+WALK(nftw64, 'T', (const char *path, void *call, int descriptors, int flags), (path, call, descriptors, flags))
 
 /* What may match is below the last folder that is named without a wildcard. */
 __attribute__((noinline)) static int glob_there(const char *pattern)
@@ -1120,16 +1077,30 @@ static const struct {
  * waited for while the list of objects is walked. */
 static void *defaults[HOOKS];
 
+/* Hooks by the first two letters of their names, counted from 1: one to begin with, and one after each. */
+static unsigned char heads[256], following[HOOKS];
+
+static unsigned char *head_of(const char *name)
+{
+    return &heads[((unsigned char)name[0] * 31u + (unsigned char)(name[0] ? name[1] : 0)) % 256];
+}
+
+/* Which hook is for a name, or HOOKS. */
+static size_t hook_named(const char *name)
+{
+    for (size_t i = *head_of(name); i != 0; i = following[i - 1])
+        if (strcmp(name, hooks[i - 1].name) == 0)
+            return i - 1;
+    return HOOKS;
+}
+
 /* The hook for a function that is the C library's, or NULL. */
 static void *found_by_name(void *handle, const char *name)
 {
-    for (size_t i = 0; i < HOOKS; i++)
-        if (*name == *hooks[i].name && strcmp(name, hooks[i].name) == 0) {
-            void *original = hooks[i].original != NULL ? *hooks[i].original : NULL;
-            return original != NULL && (handle == RTLD_DEFAULT || real.dlsym(handle, name) == original)
-                       ? hooks[i].hook : NULL;
-        }
-    return NULL;
+    size_t found = hook_named(name);
+    void *original = found < HOOKS && hooks[found].original != NULL ? *hooks[found].original : NULL;
+    return original != NULL && (handle == RTLD_DEFAULT || real.dlsym(handle, name) == original)
+               ? hooks[found].hook : NULL;
 }
 
 /* Objects that have been seen, since the last time that one was unloaded. */
@@ -1214,15 +1185,11 @@ static int read_object(const struct dl_phdr_info *info, Object *o)
     return o->symbols != NULL && o->names != NULL;
 }
 
-/* Which hook is for a name, or HOOKS. */
+/* Which hook is for a function that an object calls by that name, or HOOKS. */
 static size_t hook_for(const Object *o, const char *name)
 {
-    if (strchr("_acdefglmnorstu", *name) == NULL || (*name == '_' && name[1] != '_')) /* most are C++'s: _Z… */
-        return HOOKS;
-    for (size_t i = 0; i < HOOKS; i++)
-        if (strcmp(name, hooks[i].name) == 0)
-            return defaults[i] == NULL || (o->is_python && !hooks[i].for_python) ? HOOKS : i;
-    return HOOKS;
+    size_t found = hook_named(name);
+    return found < HOOKS && (defaults[found] == NULL || (o->is_python && !hooks[found].for_python)) ? HOOKS : found;
 }
 
 /* Write to a page that the linker has made read-only, or is about to. Through the file, protections stay as
@@ -1370,7 +1337,11 @@ static void find_originals(void)
 #else
     const char *oldest = "GLIBC_2.17";
 #endif
+    memset(heads, 0, sizeof heads);
     for (size_t i = 0; i < HOOKS; i++) {
+        unsigned char *head = head_of(hooks[i].name);
+        following[i] = *head;
+        *head = (unsigned char)(i + 1);
         defaults[i] = dlsym(RTLD_DEFAULT, hooks[i].name);
         if (defaults[i] == NULL) /* kept for old programs only, as __xstat is */
             defaults[i] = dlvsym(RTLD_DEFAULT, hooks[i].name, oldest);
@@ -1419,9 +1390,10 @@ static PyObject *native_install(PyObject *module, PyObject *args)
     c->paths_size = (size_t)PyBytes_Size(index);
     if (!registered) {
         find_originals();
-        if (real.open == NULL || real.faccessat == NULL || real.realpath == NULL || real.dlopen == NULL
-            || real.dlsym == NULL)
-            return PyErr_Format(PyExc_OSError, "the C library lacks open, faccessat, realpath, dlopen or dlsym"), NULL;
+        if (real.open == NULL || real.faccessat == NULL || real.readlink == NULL || real.realpath == NULL
+            || real.dlopen == NULL || real.dlsym == NULL)
+            return PyErr_Format(PyExc_OSError, "the C library lacks one of open, faccessat, readlink, realpath,"
+                                               " dlopen, dlsym"), NULL;
         pthread_atfork(NULL, NULL, after_fork);
         registered = 1;
     }

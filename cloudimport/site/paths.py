@@ -93,9 +93,9 @@ class Paths:
             other = self.tree.ensure(relative)
         return other if other and other != self.tree.prefix + relative else None
 
-    def below(self, path: Any) -> None:
+    def below(self, path: Any, dir_fd: Any = None) -> None:
         """Make all that lies below a folder be there, but for the root. Raises OSError."""
-        relative = self.relative(path)
+        relative = self.relative(path, dir_fd)
         if relative:
             with as_oserror(path):
                 self.tree.fill_below(relative)

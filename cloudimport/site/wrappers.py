@@ -33,6 +33,7 @@ class _Call:
     _mark: str
     _paths: Paths
     _descriptors: bool
+    _before: Callable[[tuple[Any, ...], dict[str, Any]], _Before]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Make the first argument's file be there, and call the original."""
@@ -47,9 +48,6 @@ class _Call:
         if len(other) == 1:
             return other[0]
         return self._call(*other[0], **other[1])
-
-    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
-        raise NotImplementedError
 
 
 if TYPE_CHECKING:
@@ -124,10 +122,10 @@ class Remove(Wrapper):
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
         found = super()._before(args, kwargs)
-        relative = self._paths.relative(args[0] if args else kwargs.get("path"), kwargs.get("dir_fd"))
-        tree = self._paths.tree
+        path, folder = args[0] if args else kwargs.get("path"), kwargs.get("dir_fd")
+        relative, tree = self._paths.relative(path, folder), self._paths.tree
         if relative and self.__qualname__ == "rmdir" and tree.pending(relative, tree.is_there(relative)):
-            tree.fill_below(relative)  # it is not empty
+            self._paths.below(path, folder)  # it is not empty
         elif relative:
             tree.keep(relative)
         return found
@@ -145,8 +143,7 @@ class Move(Wrapper):
         self._paths.there(source, kwargs.get("src_dir_fd"))
         left = self._paths.relative(source, kwargs.get("src_dir_fd"))
         relative = self._paths.relative(target, kwargs.get("dst_dir_fd"))
-        if left:
-            self._paths.tree.fill_below(left)
+        self._paths.below(source, kwargs.get("src_dir_fd"))
         if relative:
             self._paths.tree.ensure_parent(relative)
         result = self._call(*args, **kwargs)
@@ -169,7 +166,7 @@ class Link(Wrapper):
         if self.__qualname__ == "symlink":
             source = self._paths.beside(source, args[1] if len(args) > 1 else kwargs.get("dst"))
         self._paths.there(source, kwargs.get("src_dir_fd"))
-        self._paths.below(source)
+        self._paths.below(source, kwargs.get("src_dir_fd"))
         return None
 
 
@@ -188,6 +185,9 @@ class Listing(Wrapper):
     """What lists a folder: what is there, then what is pending."""
 
     descriptors = True
+    #: Called with the path, the folder relative to the root, and the original's result: None for a folder
+    #: of which nothing is there yet. Returns the result.
+    _listed: Callable[[Any, str, Any], Any]
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Before:
         if len(args) + len(kwargs) > 1 or not kwargs.keys() <= {"path"}:
@@ -206,10 +206,6 @@ class Listing(Wrapper):
         except OSError:
             return None  # the same once more, to whom it concerns
         return (self._listed(path, relative, present),)
-
-    def _listed(self, path: Any, relative: str, present: Any) -> Any:
-        """Return the result, with the original's: None for a folder of which nothing is there yet."""
-        raise NotImplementedError
 
 
 class Listdir(Listing):

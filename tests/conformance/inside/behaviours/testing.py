@@ -59,37 +59,32 @@ def by_pytest(subject, record):
 
 def _pytest(*arguments):
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-            + ["--color=no", "--tb=line", "--rootdir", folder, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            cwd=folder,
-            check=False,
-        )
-        said = done.stdout.replace(folder, "<cwd>")
+        code, said = _run_pytest(folder, "-q", "--tb=line", "--rootdir", folder, *arguments)
     said = re.sub(r" in [\d.]+s( \([\d:]+\))?", "", said)  # how long it took is no result
-    return [done.returncode, said[-3000:], digest(said)]
+    return [code, said[-3000:], digest(said)]
+
+
+def _run_pytest(folder, *arguments):
+    """Return the exit code and what it wrote, without the name of the folder it ran in."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=folder,
+        check=False,
+    )
+    return done.returncode, done.stdout.replace(folder, "<cwd>")
 
 
 def _plugin():
     with tempfile.TemporaryDirectory() as folder:
         with open(os.path.join(folder, "test_nothing.py"), "w") as file:
             file.write("def test_nothing():\n    assert True\n")
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "pytest", "-p", "no:cacheprovider", "--trace-config"]
-            + ["--color=no", folder],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            cwd=folder,
-            check=False,
-        )
-        lines = done.stdout.replace(folder, "<cwd>").splitlines()
+        code, said = _run_pytest(folder, "--trace-config", folder)
+    lines = said.splitlines()
     # Which plug-ins come from where; not how long it took, nor which descriptors are in use.
     at = next((number for number, line in enumerate(lines) if "registered third-party" in line), len(lines))
     end = next((n for n, line in enumerate(lines[at:], at) if "active plugins" in line), len(lines))
-    return [done.returncode, sorted(lines[at:end]), sum("PLUGIN registered" in line for line in lines)]
+    return [code, sorted(lines[at:end]), sum("PLUGIN registered" in line for line in lines)]
