@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
-from tests.semantics.conftest import World
+from tests.semantics.conftest import INSTALL, World
+from tests.support.shelves import MadeShelf
 
 
 def test_open(world: World) -> None:
@@ -336,3 +338,40 @@ def test_links_to_folders(world: World) -> None:
         os.symlink("sub", link := os.path.join(os.environ["HOME"], "other" + str(os.getpid())))
         print(os.path.exists(link))
     """)
+
+
+def test_unreachable(world: World) -> None:
+    """Where a file cannot be fetched, what opens, measures, moves or removes it, or what it lies in, says so
+    with an `OSError`: nothing is taken for absent or empty.
+    """
+    made = world.folder / "made"
+    made.mkdir()
+    shelf = MadeShelf(made)
+    shelf.add("thing", "1", {"thing/__init__.py": "", "thing/data/large.bin": os.urandom(2_000_000)})
+    shelf.environment()
+    out = world.run(
+        """
+        import thing
+        data = os.path.dirname(thing.__file__) + "/data"
+        os.rename(SHELF, SHELF + "-away")
+        folder = os.open(os.path.dirname(data), os.O_RDONLY)
+        for name, call in {
+            "open": lambda: open(data + "/large.bin"),
+            "open at": lambda: os.open("data/large.bin", os.O_RDONLY, dir_fd=folder),
+            "access": lambda: os.access(data + "/large.bin", os.R_OK),
+            "replace": lambda: os.replace(data + "/large.bin", data + "/other.bin"),
+            "rename": lambda: os.rename(data, data + "-moved"),
+            "rmdir": lambda: os.rmdir(data),
+            "rmdir at": lambda: os.rmdir("data", dir_fd=folder),
+            "symlink": lambda: os.symlink(data, data + "-linked"),
+        }.items():
+            try:
+                print(name, call())
+            except OSError as error:
+                print(name, type(error).__name__, error.errno == 5, SHELF in str(error))
+        """,
+        prelude=INSTALL.format(lock=str(shelf.lock), cache=str(world.cache)) + f"SHELF = {shelf.url!r}\n",
+        env={"CLOUDIMPORT_DEADLINE": "0.2"},
+    )
+    names = ("open", "open at", "access", "replace", "rename", "rmdir", "rmdir at", "symlink")
+    assert out.splitlines() == [f"{name} OSError True True" for name in names]
