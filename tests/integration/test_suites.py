@@ -30,7 +30,7 @@ SHIPPED = {
     "sympy": ("--pyargs", "sympy.core", "sympy.printing", "sympy.sets"),
 }
 #: What carries its tests in its source distribution: the folder of tests there.
-CARRIED = {"jinja2": "tests", "attrs": "tests"}
+CARRIED = {"jinja2": "tests", "attrs": "tests", "requests": "tests"}
 
 
 @dataclass
