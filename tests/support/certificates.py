@@ -1,4 +1,4 @@
-"""A certificate authority and a server certificate for 127.0.0.1 and localhost, for TLS tests."""
+"""A certificate authority and a certificate for a server at an address, for TLS tests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def make_server_context(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """Return a server's TLS context and the PEM file of the root that vouches for it."""
+def make_server_context(folder: Path, address: str = "127.0.0.1") -> tuple[ssl.SSLContext, Path]:
+    """Return a server's TLS context and the PEM file of the root that vouches for it.
+
+    Key and certificate of the server at ``address`` are in ``server.pem``, for servers of other kinds.
+    """
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test root")])
     ca = _builder(ca_name, ca_name, ca_key.public_key(), is_ca=True).sign(ca_key, hashes.SHA256())
@@ -22,7 +25,7 @@ def make_server_context(folder: Path) -> tuple[ssl.SSLContext, Path]:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     # Strict verification, the default from Python 3.13 on, wants the key identifiers and usage.
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(address))]
     leaf = (
         _builder(name, ca_name, key.public_key(), is_ca=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)

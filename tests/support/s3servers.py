@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,10 @@ class S3Server:
     access_key: str
     secret_key: str
     region: str = "us-east-1"
+    #: What vouches for its certificate, if it speaks TLS.
+    root: Path | None = None
+    #: Where it writes a line for each request, if it does.
+    log: Path | None = None
 
     @property
     def environ(self) -> dict[str, str]:
@@ -52,11 +57,12 @@ class S3Server:
             "AWS_DEFAULT_REGION": self.region,
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_EC2_METADATA_DISABLED": "true",
+            **({"AWS_CA_BUNDLE": str(self.root)} if self.root else {}),
         }
 
     def client(self, service: str = "s3") -> Any:
         """Return a boto3 client of this server, whatever the environment says."""
-        return _client(service, self.endpoint, self.access_key, self.secret_key, self.region)
+        return _client(service, self.endpoint, self.access_key, self.secret_key, self.region, self.root)
 
     def make_bucket(self, bucket: str) -> str:
         """Create ``bucket`` and return its name."""
@@ -84,19 +90,35 @@ def moto_server() -> Iterator[S3Server]:
         yield S3Server("moto", endpoint, access, secret)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a server runs: a command that runs another one there, and the address it listens on.
+
+    ``certificate`` is a PEM file with the server's certificate and key, for TLS, ``root`` what vouches for
+    it.
+    """
+
+    command: tuple[str, ...] = ()
+    address: str = "127.0.0.1"
+    certificate: Path | None = None
+    root: Path | None = None
+
+
 @contextmanager
-def radosgw_server() -> Iterator[S3Server]:
+def radosgw_server(place: Place = Place()) -> Iterator[S3Server]:
     """Run a one-node Ceph in memory with its S3 gateway, in a PID namespace of its own."""
     with tempfile.TemporaryDirectory(prefix="rgw-") as folder, tempfile.TemporaryFile() as log:
         port = free_port()
-        endpoint = f"http://127.0.0.1:{port}"
-        _write_ceph_conf(Path(folder), free_port(), port)
+        endpoint = f"{'https' if place.certificate else 'http'}://{place.address}:{port}"
+        _write_ceph_conf(Path(folder), free_port(), port, place)
         # The whole cluster dies with this process: TERM alone leaves the osd behind.
-        command = ["unshare", "-p", "--fork", "--kill-child", "--mount-proc"]
+        command = [*place.command, "unshare", "-p", "--fork", "--kill-child", "--mount-proc"]
         command += [sys.executable, os.path.abspath(__file__), folder]
         with _process(command, log) as process:
-            _wait(lambda: _answers(endpoint), process, log, "radosgw")
-            yield S3Server("radosgw", endpoint, "AKID", "SECRET")
+            _wait(lambda: _answers(endpoint, place.root), process, log, "radosgw")
+            yield S3Server(
+                "radosgw", endpoint, "AKID", "SECRET", root=place.root, log=Path(folder, "client.rgw.log")
+            )
 
 
 def missing_programs() -> list[str]:
@@ -149,9 +171,9 @@ def _wait(is_up: Callable[[], bool], process: subprocess.Popen[bytes], log: Any,
         time.sleep(0.05)
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, root: Path | None = None) -> bool:
     try:
-        with _opener().open(url, timeout=5):
+        with _opener(root).open(url, timeout=5):
             return True
     except urllib.request.HTTPError:
         return True
@@ -166,8 +188,9 @@ def _post(url: str, data: bytes) -> None:
         pass
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _opener(root: Path | None = None) -> urllib.request.OpenerDirector:
+    tls = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=root))
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), tls)
 
 
 def _moto_user(endpoint: str) -> tuple[str, str]:
@@ -179,7 +202,9 @@ def _moto_user(endpoint: str) -> tuple[str, str]:
     return key["AccessKeyId"], key["SecretAccessKey"]
 
 
-def _client(service: str, endpoint: str, access: str, secret: str, region: str) -> Any:
+def _client(
+    service: str, endpoint: str, access: str, secret: str, region: str, root: Path | None = None
+) -> Any:
     import boto3
     from botocore.config import Config
 
@@ -196,6 +221,7 @@ def _client(service: str, endpoint: str, access: str, secret: str, region: str) 
         aws_access_key_id=access,
         aws_secret_access_key=secret,
         region_name=region,
+        verify=str(root) if root else None,
         config=config,
     )
 
@@ -214,7 +240,7 @@ ms bind msgr2 = false
 public addr = 127.0.0.1
 cluster addr = 127.0.0.1
 osd objectstore = memstore
-memstore device bytes = 2G
+memstore device bytes = 16G
 osd crush chooseleaf type = 0
 osd pool default size = 1
 osd pool default min size = 1
@@ -235,7 +261,7 @@ paxos min wait = 0.01
 log file = {folder}/$name.log
 admin socket = {folder}/$name.asok
 pid file = {folder}/$name.pid
-rgw frontends = beast endpoint=127.0.0.1:{rgw_port} tcp_nodelay=1
+rgw frontends = beast {rgw_endpoint} tcp_nodelay=1
 """
 
 
@@ -243,10 +269,13 @@ def _uuid() -> str:
     return Path("/proc/sys/kernel/random/uuid").read_text().strip()
 
 
-def _write_ceph_conf(folder: Path, mon_port: int, rgw_port: int) -> None:
+def _write_ceph_conf(folder: Path, mon_port: int, rgw_port: int, place: Place) -> None:
     for name in ("mon", "osd", "rgw"):
         (folder / name).mkdir()
-    text = _CEPH_CONF.format(fsid=_uuid(), folder=folder, mon_port=mon_port, rgw_port=rgw_port)
+    endpoint = f"endpoint={place.address}:{rgw_port}"
+    if place.certificate:
+        endpoint = f"ssl_{endpoint} ssl_certificate={place.certificate} ssl_private_key={place.certificate}"
+    text = _CEPH_CONF.format(fsid=_uuid(), folder=folder, mon_port=mon_port, rgw_endpoint=endpoint)
     (folder / "ceph.conf").write_text(text)
 
 
