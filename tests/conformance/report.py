@@ -38,8 +38,9 @@ compared.
 - **D** differs, **!** a probe failed: neither may be
 - empty: does not apply to this distribution
 
-An item that is not the same in up to nine runs under pip cannot be compared, nor can a module that importlib left
-half-made, which is its way out of a deadlock of threads; how many there were is said below.
+What differed was run again under pip, up to eight times. An item that is not the same in all of these runs
+cannot be compared, nor can a module that importlib left half-made, which is its way out of a deadlock of
+threads; how many there were is said below.
 """
 
 
