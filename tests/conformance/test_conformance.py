@@ -16,7 +16,16 @@ from tests.conformance.environments import Prepared, prepare
 from tests.conformance.exceptions import read_exceptions
 from tests.conformance.groups import SAMPLE, VERSIONS, pins_file, read_groups, read_pins
 from tests.conformance.report import Row, write_report
-from tests.conformance.running import Outcome, Place, Seen, compare, differing_lines, run_both, run_side
+from tests.conformance.running import (
+    Outcome,
+    Place,
+    Seen,
+    compare,
+    differing_lines,
+    run_both,
+    run_side,
+    settle,
+)
 from tests.conformance.subjects import Subject, read_subjects
 from tests.support.runtimes import running_version
 
@@ -171,3 +180,18 @@ def test_report(tmp_path: Path) -> None:
     assert "Items compared: 5; 1 of them fail alike, 1 differ" in text
     assert "| demo 1.0 | = |" in text
     assert json.dumps("/") not in text
+
+
+def test_what_pip_does_not_agree_with_itself_on() -> None:
+    """What another run under pip shows as the shelf did, or as neither did, is no difference."""
+    failed = {"raised": "ImportError"}
+    values: dict[str, list[object]] = {
+        "as the shelf": [failed, 1],
+        "as neither": [1, 2],
+        "as before": [1, 2],
+        "fails on the shelf only": [1, failed],
+    }
+    outcome = Outcome(differing=dict(values))
+    settle(outcome, {"as the shelf": 1, "as neither": 3, "as before": 1, "fails on the shelf only": 2})
+    assert outcome.differing == {name: values[name] for name in ("as before", "fails on the shelf only")}
+    assert outcome.unsteady == 2
