@@ -10,8 +10,6 @@ Import budget: nothing but this module's own errors; the rest comes with ``insta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cloudimport.errors import (
     AbsentError,
     CloudImportError,
@@ -24,6 +22,7 @@ from cloudimport.errors import (
     UnreachableError,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
 
 from cloudimport import settings as settings_module
 from cloudimport.cache.disk import DiskBlocks
@@ -37,6 +35,11 @@ from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.counting import Counting
 from cloudimport.sources.opening import open_bare
 from cloudimport.sources.retrying import Retrying
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
 
 
 class Environment:

@@ -6,7 +6,6 @@ Import budget: nothing of its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 from cloudimport.cache.disk import frame, read_framed, write_atomically
 from cloudimport.errors import (
@@ -25,6 +24,10 @@ from cloudimport.ids import Pin, Target
 from cloudimport.settings import Settings
 from cloudimport.sources.base import Source
 from cloudimport.sources.record import read_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: How many pins are looked up, one by one, to say which of them are missing.
 _DIAGNOSED = 500

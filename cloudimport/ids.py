@@ -6,9 +6,14 @@ Import budget: ``re`` and ``typing`` (both are in every interpreter that has run
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from cloudimport.errors import ConfigurationError, FormatError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
 _RUNS = re.compile(r"[-_.]+")

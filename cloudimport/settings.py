@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from cloudimport.errors import ConfigurationError
 from cloudimport.ids import normalise_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 LOCK_NAME = "cloudimport.lock"
 REQUIREMENTS_NAME = "requirements.txt"

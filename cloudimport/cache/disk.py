@@ -14,9 +14,12 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable
 
 from cloudimport.events import Counters
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TRAILER = struct.Struct("<4sIQ")
 _MAGIC = b"CIB1"

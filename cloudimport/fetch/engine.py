@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 
 from cloudimport.cache.tiered import BlockCache
 from cloudimport.errors import CorruptError, FetchError, FormatError
@@ -24,6 +23,10 @@ from cloudimport.format.index import BlockRef
 from cloudimport.format.keys import package_of
 from cloudimport.format.records import sha256
 from cloudimport.sources.base import Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: Connections at a time: 8 reach the network's limit (docs/decisions/0006).
 WORKERS = 8

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
-
 from cloudimport.format.index import BlockRef
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 #: Stored bytes of one ranged GET, at the most: 2 to 4 MiB fill 8 connections best (docs/decisions/0006).
 RANGE_BYTES = 4 << 20

@@ -9,9 +9,11 @@ of the environment, where nothing of ours lies. Import budget: nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from cloudimport.format.content import Native
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 #: (number of the build, number of the file in the build).
 Key = tuple[int, int]

@@ -10,9 +10,12 @@ Import budget: ``sys``; the codec (0.6 ms) on first use.
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from cloudimport.errors import ConfigurationError, FormatError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 RAW, ZSTD = 0, 1
 _codec: Any = None

@@ -5,8 +5,6 @@ The runtime reads environment indexes only; this serves those who publish and ve
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from cloudimport.errors import FormatError
 from cloudimport.format.records import (
     FORMAT,
@@ -21,6 +19,12 @@ from cloudimport.format.records import (
     texts,
 )
 from cloudimport.ids import check_digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 KINDS = ("source", "bytecode", "native", "metadata", "script", "data")
 

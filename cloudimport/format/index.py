@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
 
 from cloudimport.errors import FormatError
 from cloudimport.format.keys import build_prefix
@@ -31,6 +29,13 @@ from cloudimport.format.records import (
     texts,
 )
 from cloudimport.ids import Pin, Target, check_digest, normalise_name, normalise_version
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any, NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 #: 1980-01-01, the oldest time that zip archives can hold.
 _EPOCH_NS = 315_532_800 * 10**9

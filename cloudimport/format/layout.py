@@ -5,8 +5,6 @@ docs/format.md, sections 6 and 7.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from cloudimport.errors import FormatError
 from cloudimport.format.records import (
     BLOCK_SIZE,
@@ -27,6 +25,12 @@ from cloudimport.format.records import (
     texts,
 )
 from cloudimport.ids import check_digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 ORDERS = ("trace", "static")
 

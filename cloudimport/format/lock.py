@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
 
 from cloudimport.errors import ConfigurationError, FormatError
 from cloudimport.format import requirements
 from cloudimport.format.records import FORMAT, MALFORMED, Ref, parse, text, texts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 
 class Lock(NamedTuple):

@@ -8,9 +8,11 @@ first, then ``.py``, then ``.pyc``. Import budget: nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cloudimport.ids import Target
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: Module file to package, per kind of file: source, extension, bytecode.
 _PACKAGE_KIND = {"m": "p", "e": "f", "b": "q"}

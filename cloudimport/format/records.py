@@ -6,11 +6,16 @@ docs/format.md, sections 2, 5 and 9. Import budget: ``json``; ``hashlib`` on fir
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any, NamedTuple
 
 from cloudimport.errors import ConfigurationError, FormatError
 from cloudimport.ids import Target, check_digest, normalise_name, normalise_version
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 FORMAT = 1
 #: Plain bytes of a block, at the most (docs/format.md, section 6).

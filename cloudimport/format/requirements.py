@@ -8,11 +8,16 @@ Import budget: ``re``; ``os`` is passed in by the caller as ``read``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from cloudimport.errors import ConfigurationError
 from cloudimport.ids import Pin, normalise_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 _LINE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[(?P<extras>[^\]]*)\])?\s*"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
     EXTENSION_SUFFIXES,
@@ -28,10 +27,14 @@ from importlib.machinery import (
 )
 from os import listdir as _listdir
 from types import ModuleType
-from typing import Any
 
 from cloudimport.importer.loader import make_spec
 from cloudimport.site.tree import SiteTree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
 
 _STANDARD = sys.stdlib_module_names | set(sys.builtin_module_names)
 

@@ -14,10 +14,13 @@ import sys
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoader, SourcelessFileLoader
 from importlib.util import MAGIC_NUMBER
 from types import CodeType, ModuleType
-from typing import Any
 
 from cloudimport.format.index import Module, Section
 from cloudimport.site.tree import SiteTree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _MAGIC = MAGIC_NUMBER.hex()
 

@@ -11,10 +11,8 @@ Import budget: ``os``, ``sys``, ``io``, ``importlib``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from importlib.machinery import ExtensionFileLoader, SourceFileLoader
 from types import ModuleType
-from typing import Any
 
 from cloudimport.site.paths import Paths
 from cloudimport.site.tree import SiteTree
@@ -33,6 +31,11 @@ from cloudimport.site.wrappers import (
     Stat,
     Wrapper,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 #: What is replaced at once, in modules that every interpreter has loaded.
 _FUNCTIONS: dict[str, dict[type[Wrapper], str]] = {

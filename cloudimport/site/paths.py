@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
 from os import readlink as _readlink
 from os import stat as _stat
-from typing import Any
 
 from cloudimport.errors import FetchError
 from cloudimport.site.tree import SiteTree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
 #: What can follow a path inside a shell command or an option (``--config=/path:…``).
 _ENDS = " \t\n\"'`;:,|&<>()"

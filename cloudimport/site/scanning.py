@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
 #: Given a test for names that are there, the (name, is folder) of what is not.
 Pending = Callable[[Callable[[str], bool]], list[tuple[str, bool]]]

@@ -15,7 +15,6 @@ import _imp
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
 from os import lstat as _lstat
 from os import open as _open
 
@@ -25,6 +24,10 @@ from cloudimport.fetch.engine import Fetcher
 from cloudimport.format.index import BlockRef, EnvironmentIndex, Section
 from cloudimport.format.records import sha256
 from cloudimport.site.files import makedirs, mkdir, place, status_of, touch, with_interpreter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 #: ``stat`` of a file that is not there fills it, since C code may open it next. After this many in one
 #: build it is a scan (botocore asks for 400 files to list its services): then the index answers.

@@ -12,8 +12,6 @@ Import budget: ``os``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from cloudimport.settings import is_native
 from cloudimport.site.children import completed
@@ -21,8 +19,13 @@ from cloudimport.site.native import native_module
 from cloudimport.site.paths import Paths
 from cloudimport.site.scanning import Scan
 
-#: What ``_before`` returns: nothing more to do than to call the original; its result; or arguments for it.
-_Before = tuple[Any] | tuple[tuple[Any, ...], dict[str, Any]] | None
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    #: What ``_before`` returns: None (call the original), (its result,), or (args, kwargs) for it.
+    _Before = tuple[Any] | tuple[tuple[Any, ...], dict[str, Any]] | None
 
 
 class _Call:

@@ -1,11 +1,15 @@
 """Where bytes come from: one tiny protocol; every concern is a wrapper of the same protocol.
 
-Import budget: nothing beyond ``typing``.
+Import budget: nothing.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 
 class Source(Protocol):
@@ -29,12 +33,9 @@ class Source(Protocol):
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Return ``length`` bytes of object ``key`` from byte ``start`` (all of it by default)."""
-        ...
 
     def close(self) -> None:
         """Drop connections and helper processes. Harmless to call twice."""
-        ...
 
     def forget(self) -> None:
         """In a forked child: drop what is shared with the parent without speaking on it."""
-        ...

@@ -6,9 +6,14 @@ loads ``inspect``.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 

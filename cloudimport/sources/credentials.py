@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 from cloudimport.errors import DeniedError, FetchError
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.profiles import Profiles
 from cloudimport.sources.sigv4 import Credentials
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Seconds before expiry at which new credentials are fetched. IMDS and the container endpoint
 #: give new ones at least 5 minutes before.

@@ -13,7 +13,6 @@ import os
 import socket
 import subprocess
 import threading
-from typing import Any
 
 from cloudimport.errors import (
     AbsentError,
@@ -25,6 +24,10 @@ from cloudimport.errors import (
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.helper import helper_command, helper_path
 from cloudimport.sources.reading import final, is_empty, join, lacks, too_short
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: Seconds that a helper gets to end by itself once nobody speaks to it.
 _GRACE = 1.0

@@ -10,16 +10,19 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudimport.errors import ConfigurationError
 from cloudimport.sources.origin import Origin
 from cloudimport.sources.proxies import Proxies
 from cloudimport.sources.wire import Connection, HttpError, Response, StaleError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Mapping
+    from typing import Any, NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 #: Seconds after which an idle connection is not trusted: S3 closes them after about 5 to 20,
 #: and a thawed sandbox may hold one that a NAT has long forgotten. Wall clock, since a frozen

@@ -7,10 +7,13 @@ tests and notebooks. Import budget: nothing; fsspec with the first read.
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 from cloudimport.errors import AbsentError, ConfigurationError
 from cloudimport.sources.reading import is_empty, join, lacks, too_short
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class MemorySource:

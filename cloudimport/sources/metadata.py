@@ -6,7 +6,6 @@ are link-local and never go through a proxy. Import budget: ``json``, on use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import closing
 
 from cloudimport.errors import ConfigurationError, DeniedError, FetchError, UnreachableError
@@ -16,6 +15,10 @@ from cloudimport.sources.origin import Origin, parse_url
 from cloudimport.sources.proxies import Proxies
 from cloudimport.sources.sigv4 import Credentials
 from cloudimport.sources.wire import HttpError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _ECS = "http://169.254.170.2"
 _IMDS = "http://169.254.169.254"

@@ -5,9 +5,13 @@ Import budget: nothing (``urllib.parse`` costs 7 ms of CPU).
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from cloudimport.errors import ConfigurationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 _PORTS = {"http": 80, "https": 443}
 

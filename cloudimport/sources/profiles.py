@@ -7,10 +7,13 @@ budget: ``os``; ``configparser`` when a file is there.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from cloudimport.errors import DeniedError
 from cloudimport.sources.config import SourceConfig
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Profiles:

@@ -6,10 +6,12 @@ domain suffixes, optionally with a port, or ``*``). Import budget: nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from cloudimport.errors import ConfigurationError
 from cloudimport.sources.origin import Origin, parse_url
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Proxies:

@@ -6,10 +6,13 @@ Import budget: ``time``; ``random`` on the first failure.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from cloudimport.errors import UnreachableError
 from cloudimport.sources.base import Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: First and longest pause in seconds, before jitter: S3 asks for exponential backoff
 #: (https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html).

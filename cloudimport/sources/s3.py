@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
 
 from cloudimport.errors import AbsentError, DeniedError, FetchError, UnreachableError
 from cloudimport.sources.config import SourceConfig
@@ -22,6 +21,10 @@ from cloudimport.sources.reading import final, is_empty, join, lacks, too_short
 from cloudimport.sources.s3_endpoint import DEFAULT_REGION, S3Error, check_bucket, locate, parse_error
 from cloudimport.sources.sigv4 import Credentials, quote, sign
 from cloudimport.sources.wire import HttpError, Response
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)\Z")
 #: Codes of S3's "Error responses" page, by what they mean whatever their status.

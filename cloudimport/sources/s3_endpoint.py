@@ -7,12 +7,17 @@ Rules: "Virtual hosting of buckets", "Error responses", Amazon S3 user guide and
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from cloudimport.errors import ConfigurationError
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.origin import Origin, parse_url
 from cloudimport.sources.sigv4 import quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 DEFAULT_REGION = "us-east-1"
 #: Region prefix -> domain (botocore's partitions.json).

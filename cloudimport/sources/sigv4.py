@@ -10,9 +10,14 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 #: RFC 3986 unreserved characters and the slash: S3 encodes everything else, once.

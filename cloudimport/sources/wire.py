@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
+    from typing import NamedTuple
+else:
+    from cloudimport.tuples import NamedTuple
 
 #: Bytes of a response head, at the most. S3's are below 2 KiB.
 _MAX_HEAD = 65536
