@@ -33,7 +33,7 @@ from cloudimport.site.tree import SiteTree
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.counting import Counting
-from cloudimport.sources.opening import open_bare
+from cloudimport.sources.opening import open_deferred
 from cloudimport.sources.retrying import Retrying
 
 TYPE_CHECKING = False
@@ -109,7 +109,7 @@ class _Parts:
         self.cache_root = open_folder(settings.cache)
         self.counters = Counters()
         config = SourceConfig(environ=settings.environ, deadline=settings.deadline)
-        self.counting = Counting(open_bare(shelf, config))
+        self.counting = Counting(open_deferred(shelf, config))
         self.source: Source = Retrying(self.counting, config.attempts, config.deadline)
         self.hot = HotBlocks(settings.memory_bytes)
         disk = DiskBlocks(f"{self.cache_root}/v1/blocks", settings.cache_bytes, self.counters)

@@ -1,11 +1,11 @@
 """Counters of what the runtime did (requests and their bytes are counted at the source).
 
-Import budget: ``threading`` (already loaded by any real program).
+Import budget: ``_thread``.
 """
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock
 
 #: What is counted; ``wait_seconds``, beside these, is the time that imports waited for the network.
 NAMES = (
@@ -24,7 +24,7 @@ class Counters:
     """Thread-safe counters, by name."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._values: dict[str, float] = dict.fromkeys(NAMES, 0)
         self._values["wait_seconds"] = 0.0
 
@@ -40,4 +40,4 @@ class Counters:
 
     def forget_lock(self) -> None:
         """In a forked child: take a fresh lock, since another thread may have held the old one."""
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()

@@ -1,11 +1,9 @@
 """Identities, parsed once at the edge: names, versions, pins, targets, digests.
 
-Import budget: ``re`` and ``typing`` (both are in every interpreter that has run anything).
+Import budget: nothing; ``re`` for versions with more than numbers.
 """
 
 from __future__ import annotations
-
-import re
 
 from cloudimport.errors import ConfigurationError, FormatError
 
@@ -15,29 +13,27 @@ if TYPE_CHECKING:
 else:
     from cloudimport.tuples import NamedTuple
 
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
-_RUNS = re.compile(r"[-_.]+")
-_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_HEXADECIMAL = "0123456789abcdef"
+_SEPARATORS = str.maketrans("_.", "--")
 
 #: PEP 440, appendix B, in the parts that decide the canonical form.
-_VERSION = re.compile(
-    r"""\s*v?
+_VERSION = r"""\s*v?
     (?:(?P<epoch>[0-9]+)!)?(?P<release>[0-9]+(?:\.[0-9]+)*)
     (?:[-_.]?(?P<pre>alpha|a|beta|b|preview|pre|c|rc)[-_.]?(?P<pre_n>[0-9]*))?
     (?:-(?P<post_bare>[0-9]+)|[-_.]?(?P<post>post|rev|r)[-_.]?(?P<post_n>[0-9]*))?
     (?:[-_.]?(?P<dev>dev)[-_.]?(?P<dev_n>[0-9]*))?
     (?:\+(?P<local>[a-z0-9]+(?:[-_.][a-z0-9]+)*))?
-    \s*\Z""",
-    re.VERBOSE | re.IGNORECASE | re.ASCII,
-)
+    \s*\Z"""
 _PRE = {"alpha": "a", "beta": "b", "preview": "rc", "pre": "rc", "c": "rc"}
 
 
 def normalise_name(name: str) -> str:
     """Return ``name`` as PEP 503 normalises it. Raises ConfigurationError if it is no name."""
-    if not _NAME.match(name) or len(name) > 200:
+    parts = name.lower().translate(_SEPARATORS).split("-")
+    known = name.isascii() and "".join(parts).isalnum() and parts[0] and parts[-1]
+    if not known or len(name) > 200:
         raise ConfigurationError(f"{name!r} is not a package name (PEP 508)")
-    return _RUNS.sub("-", name).lower()
+    return "-".join(filter(None, parts))
 
 
 def normalise_version(version: str) -> str:
@@ -45,13 +41,20 @@ def normalise_version(version: str) -> str:
 
     As ``packaging.utils.canonicalize_version``. Raises ConfigurationError if it is no version.
     """
-    match = _VERSION.match(version) if len(version) <= 200 else None
+    if version.isascii() and len(version) <= 200 and version.replace(".", "").isdigit():
+        numbers = version.split(".")
+        if all(numbers):  # almost all are no more than that
+            return _release(numbers)
+    import re
+
+    match = (
+        re.match(_VERSION, version, re.VERBOSE | re.IGNORECASE | re.ASCII) if len(version) <= 200 else None
+    )
     if match is None:
         raise ConfigurationError(f"{version!r} is not a version (PEP 440)")
     part = match.groupdict()
     out = f"{int(part['epoch'])}!" if part["epoch"] and int(part["epoch"]) else ""
-    release = ".".join(str(int(n)) for n in part["release"].split("."))
-    out += re.sub(r"(\.0)+\Z", "", release)
+    out += _release(part["release"].split("."))
     if part["pre"]:
         tag = part["pre"].lower()
         out += f"{_PRE.get(tag, tag)}{int(part['pre_n'] or 0)}"
@@ -65,9 +68,16 @@ def normalise_version(version: str) -> str:
     return out
 
 
+def _release(numbers: list[str]) -> str:
+    found = [str(int(number)) for number in numbers]
+    while len(found) > 1 and found[-1] == "0":
+        del found[-1]
+    return ".".join(found)
+
+
 def check_digest(digest: object) -> str:
     """Return ``digest`` if it is 64 lower-case hexadecimal digits; raises FormatError if not."""
-    if not isinstance(digest, str) or not _DIGEST.match(digest):
+    if not isinstance(digest, str) or len(digest) != 64 or digest.strip(_HEXADECIMAL):
         raise FormatError(f"{str(digest)[:80]!r} is not a SHA-256 digest")
     return digest
 
@@ -99,8 +109,6 @@ PYTHONS = ((3, 10), (3, 11), (3, 12), (3, 13), (3, 14))
 GLIBCS = ((2, 17), (2, 26), (2, 28), (2, 34))
 MACHINES = ("x86_64", "aarch64")
 _MACHINE_NAMES = {"arm64": "aarch64", "amd64": "x86_64"}
-_TARGET = re.compile(r"cp3(?P<minor>[0-9]+)(?P<flags>t?)-(?P<platform>[a-z]+)_(?P<rest>[0-9a-z_]+)\Z")
-_LAMBDA = re.compile(r"lambda-python3\.(?P<minor>[0-9]+)-(?P<machine>[a-z0-9_]+)\Z")
 
 
 class Target(NamedTuple):
@@ -113,25 +121,26 @@ class Target(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Target:
         """Return the target that ``text`` or an alias names. Raises ConfigurationError."""
-        alias = _LAMBDA.match(text)
-        if alias:
-            minor = int(alias["minor"])
-            machine = _MACHINE_NAMES.get(alias["machine"], alias["machine"])
-            return cls._checked(text, (3, minor), (2, 26) if minor < 12 else (2, 34), machine)
-        match = _TARGET.match(text)
-        if match is None:
+        alias, _, name = text.removeprefix("lambda-python3.").partition("-")
+        if text.startswith("lambda-python3.") and _is_number(alias) and name:
+            python, machine = (3, int(alias)), _MACHINE_NAMES.get(name, name)
+            return cls._checked(text, python, (2, 26) if python[1] < 12 else (2, 34), machine)
+        interpreter, _, platform = text.partition("-")
+        system, _, rest = platform.partition("_")
+        minor = interpreter.removeprefix("cp3").removesuffix("t")
+        if not (interpreter.startswith("cp3") and _is_number(minor) and system.isalpha() and rest):
             raise ConfigurationError(
                 f"{text!r} is not a target: write cp312-manylinux_2_28_x86_64 or lambda-python3.12-arm64"
             )
-        if "t" in match["flags"]:
+        if interpreter.endswith("t"):
             raise ConfigurationError(f"{text}: free-threaded interpreters are not supported")
-        if match["platform"] != "manylinux":
-            raise ConfigurationError(f"{text}: {match['platform']} is not supported, only manylinux (glibc)")
-        major, _, rest = match["rest"].partition("_")
+        if system != "manylinux":
+            raise ConfigurationError(f"{text}: {system} is not supported, only manylinux (glibc)")
+        major, _, rest = rest.partition("_")
         glibc_minor, _, machine = rest.partition("_")
-        if not (major.isdigit() and glibc_minor.isdigit()):
+        if not (_is_number(major) and _is_number(glibc_minor)):
             raise ConfigurationError(f"{text!r} names no C library version")
-        target = cls._checked(text, (3, int(match["minor"])), (int(major), int(glibc_minor)), machine)
+        target = cls._checked(text, (3, int(minor)), (int(major), int(glibc_minor)), machine)
         if str(target) != text:
             raise ConfigurationError(f"{text!r} is not a target: write {target}")
         return target
@@ -159,6 +168,10 @@ class Target(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.interpreter}-manylinux_{self.glibc[0]}_{self.glibc[1]}_{self.machine}"
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def running_targets() -> list[Target]:

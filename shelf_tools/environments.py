@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cloudimport.errors import CloudImportError, ConfigurationError, FormatError
-from cloudimport.format import keys, requirements
+from cloudimport.format import keys
 from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.lock import Lock
-from cloudimport.format.records import EnvironmentPointer, Ref, canonical, parse
+from cloudimport.format.records import EnvironmentPointer, Ref, canonical, parse, requirements_digest
 from cloudimport.ids import Target
 from cloudimport.sources.base import Source
 from cloudimport.sources.record import read_record
@@ -49,7 +49,7 @@ def publish_environment(
     data = build_index(builds, sorted(set(lines)), target, warn)
     ref = write_record(store, keys.environment_index(""), data)
     EnvironmentIndex(read_record(source, keys.environment_index(ref.digest), ref), ref)
-    key = keys.environment_pointer(requirements.digest(lines))
+    key = keys.environment_pointer(requirements_digest(lines))
     for _ in range(_ROUNDS):
         found = store.read_versioned(key)
         if found is None:
@@ -96,7 +96,7 @@ def verify_environments(store: Store, source: Source) -> list[str]:
             continue
         try:
             pointer = EnvironmentPointer.decode(source.read(key), f"{source.url}/{key}")
-            if keys.environment_pointer(requirements.digest(pointer.requirements)) != key:
+            if keys.environment_pointer(requirements_digest(pointer.requirements)) != key:
                 raise FormatError(f"{source.url}/{key} is for other requirements than its name says")
             for target, ref in pointer.targets.items():
                 _check_index(source, target, ref)

@@ -3,7 +3,7 @@
 A block is up to 1 MiB, so that an environment is some hundred files (docs/decisions/0004).
 Each file ends with a trailer of size and CRC-32 (docs/format.md, section 13) and appears by
 rename only; it is checked each time that it is read. No fault of the disk fails a read: it
-means slower. Import budget: ``os``, ``errno``, ``zlib``, ``struct``, ``threading``.
+means slower. Import budget: ``os``, ``errno``, ``zlib``, ``struct``, ``_thread``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import threading
 import time
 import zlib
+from _thread import allocate_lock
 
 from cloudimport.events import Counters
 
@@ -138,7 +138,7 @@ class DiskBlocks:
 
     def forget_lock(self) -> None:
         """In a forked child: take a fresh lock, and look at the folder anew."""
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._unseen = -1
 
     @property

@@ -1,13 +1,12 @@
 """Recently used blocks in memory, bounded in bytes.
 
-An ordered dict, not ``cachetools``: importing that costs more than these lines (docs/decisions/0003).
-Import budget: ``collections`` and ``threading``.
+A dict, not ``cachetools``: importing that costs more than these lines (docs/decisions/0003).
+Import budget: ``_thread``.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+from _thread import allocate_lock
 
 
 class HotBlocks:
@@ -15,16 +14,16 @@ class HotBlocks:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self._blocks: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = allocate_lock()
+        self._blocks: dict[str, bytes] = {}  # the least recently used first
         self._bytes = 0
 
     def get(self, digest: str) -> bytes | None:
         """Return a block's plain bytes, or None."""
         with self._lock:
-            data = self._blocks.get(digest)
+            data = self._blocks.pop(digest, None)
             if data is not None:
-                self._blocks.move_to_end(digest)
+                self._blocks[digest] = data
             return data
 
     def put(self, digest: str, data: bytes) -> None:
@@ -37,8 +36,7 @@ class HotBlocks:
             self._blocks[digest] = data
             self._bytes += len(data)
             while self._bytes > self.max_bytes:
-                _, old = self._blocks.popitem(last=False)
-                self._bytes -= len(old)
+                self._bytes -= len(self._blocks.pop(next(iter(self._blocks))))
 
     def drop(self, digest: str) -> None:
         """Forget a block."""
@@ -51,4 +49,4 @@ class HotBlocks:
 
     def forget_lock(self) -> None:
         """In a forked child: take a fresh lock, since another thread may have held the old one."""
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()

@@ -3,16 +3,14 @@
 Whoever needs a block first helps itself: a range that no worker has started is run by the
 caller, so that nothing depends on threads being there (after a fork, at interpreter shutdown).
 No lock is held during I/O, and none while anything is imported.
-Import budget: ``threading``, ``collections``, ``copy``; no thread is started before the first prefetch.
+Import budget: ``_thread``; ``threading`` and a thread with the first prefetch.
 """
 
 from __future__ import annotations
 
-import copy
 import sys
-import threading
 import time
-from collections import deque
+from _thread import RLock, allocate_lock, get_ident
 
 from cloudimport.cache.tiered import BlockCache
 from cloudimport.errors import CorruptError, FetchError, FormatError
@@ -26,10 +24,30 @@ from cloudimport.sources.base import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable
 
 #: Connections at a time: 8 reach the network's limit (docs/decisions/0006).
 WORKERS = 8
+
+
+class _Latch:
+    """What threads wait for, once. An event of ``threading`` would do; this needs no import."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._lock = allocate_lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Let everybody pass, now and later. To be called once."""
+        self.is_set = True
+        self._lock.release()
+
+    def wait(self) -> None:
+        """Return when it is set."""
+        with self._lock:
+            pass
 
 
 class _Task:
@@ -42,7 +60,7 @@ class _Task:
         #: Who runs it, by a token that only its run has (an interruption leaves no doubt), and its thread.
         self.owner: object = None
         self.thread = 0
-        self.done = threading.Event()
+        self.done = _Latch()
         self.blocks: dict[BlockRef, bytes] = {}
         self.error: FetchError | None = None
 
@@ -60,10 +78,10 @@ class Fetcher:
     def forget(self) -> None:
         """In a forked child: drop what belongs to the parent's threads."""
         # Reentrant: a signal handler may import while this thread holds it.
-        self._lock = threading.RLock()
-        self._wakeup = threading.Condition(self._lock)
+        self._lock = RLock()
+        self._wakeup: threading.Condition | None = None
         self._flights: dict[BlockRef, _Task] = {}
-        self._queue: deque[_Task] = deque()
+        self._queue: list[_Task] = []
         self._threads = 0
         self._idle = 0
 
@@ -124,10 +142,12 @@ class Fetcher:
             if task is None:
                 task = self._flights[ref] = _Task(plan([ref])[0])
         self._run(task)
-        if not task.done.is_set() and (task.thread == threading.get_ident() or sys.is_finalizing()):
+        if not task.done.is_set and (task.thread == get_ident() or sys.is_finalizing()):
             return None  # in a signal handler or a destructor on its way, or its thread never runs again
         task.done.wait()
         if task.error is not None:
+            import copy
+
             raise copy.copy(task.error) from task.error
         return task.blocks.get(ref)
 
@@ -148,7 +168,7 @@ class Fetcher:
         with self._lock:
             if task.owner is not None:
                 return False
-            task.owner, task.thread = me, threading.get_ident()
+            task.owner, task.thread = me, get_ident()
             if task in self._queue:
                 self._queue.remove(task)
             return True
@@ -192,7 +212,11 @@ class Fetcher:
         return plain
 
     def _start_workers(self, wanted: int) -> None:
+        import threading
+
         with self._lock:
+            if self._wakeup is None:
+                self._wakeup = threading.Condition(self._lock)
             missing = min(wanted - self._idle, self._workers - self._threads)
             self._wakeup.notify(wanted)
         for _ in range(max(0, missing)):
@@ -208,6 +232,7 @@ class Fetcher:
     def _work(self) -> None:
         """Run queued tasks until there have been none for a while (seconds)."""
         lock, wakeup = self._lock, self._wakeup
+        assert wakeup is not None
         while True:
             with lock:
                 if not self._queue:
@@ -219,7 +244,7 @@ class Fetcher:
                             continue
                         self._threads -= 1
                         return
-                task = self._queue.popleft()
+                task = self._queue.pop(0)
             try:
                 self._run(task)
             except Exception:  # noqa: BLE001

@@ -1,16 +1,16 @@
 """The environment index: answers every look-up of an environment without I/O (docs/format.md, section 10).
 
 The header is parsed at once, a build's section on its first use, so that a cold start pays for
-the builds that it imports. Import budget: ``json``, ``zlib``.
+the builds that it imports. Import budget: ``zlib``.
 """
 
 from __future__ import annotations
 
-import json
 import zlib
 from itertools import chain
 
 from cloudimport.errors import FormatError
+from cloudimport.format import jsontext
 from cloudimport.format.keys import build_prefix
 from cloudimport.format.records import (
     BLOCK_SIZE,
@@ -83,7 +83,7 @@ class Section:
         self._folders: dict[str, tuple[list[str], list[str]]] | None = None
         self._natives: dict[int, int] | None = None
         try:
-            record = json.loads(data)
+            record = jsontext.loads(data)
             self._parse_files(record)
             self._parse_blocks(record)
             self._parse_modules(record)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from cloudimport.errors import ConfigurationError, FormatError
-from cloudimport.format import requirements
-from cloudimport.format.records import FORMAT, MALFORMED, Ref, parse, text, texts
+from cloudimport.format.records import FORMAT, MALFORMED, Ref, parse, requirements_digest, text, texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,12 +21,14 @@ class Lock(NamedTuple):
 
     def encode(self) -> str:
         """Return the file's text."""
+        import json
+
         record = {
             "format": FORMAT,
             "kind": "lock",
             **({"shelf": self.shelf} if self.shelf else {}),
             "requirements": list(self.requirements),
-            "requirements_sha256": requirements.digest(self.requirements),
+            "requirements_sha256": requirements_digest(self.requirements),
             "targets": {target: {"index": ref} for target, ref in self.targets.items()},
         }
         return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
@@ -42,7 +41,7 @@ class Lock(NamedTuple):
             lines = texts(record["requirements"])
             targets = {target: Ref.parse(row["index"], path) for target, row in record["targets"].items()}
             shelf = text(record.get("shelf", ""))
-            if record["requirements_sha256"] != requirements.digest(lines):
+            if record["requirements_sha256"] != requirements_digest(lines):
                 raise FormatError(
                     f"{path}: requirements_sha256 does not match the requirements that it lists"
                 )

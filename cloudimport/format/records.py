@@ -1,13 +1,12 @@
 """What all records have in common, and the pointer of an environment; no I/O.
 
-docs/format.md, sections 2, 5 and 9. Import budget: ``json``; ``hashlib`` on first use.
+docs/format.md, sections 2, 5 and 9. Import budget: nothing; ``hashlib`` on first use.
 """
 
 from __future__ import annotations
 
-import json
-
 from cloudimport.errors import ConfigurationError, FormatError
+from cloudimport.format import jsontext
 from cloudimport.ids import Target, check_digest, normalise_name, normalise_version
 
 TYPE_CHECKING = False
@@ -20,24 +19,44 @@ else:
 FORMAT = 1
 #: Plain bytes of a block, at the most (docs/format.md, section 6).
 BLOCK_SIZE = 1 << 20
+#: Up to so many bytes loading OpenSSL (2 ms) costs more than its SHA-256 saves.
+_SMALL = 256 << 10
 
 
 def canonical(value: object) -> bytes:
     """Return ``value`` as canonical JSON (docs/format.md, section 2)."""
+    import json
+
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def sha256(data: bytes | memoryview) -> str:
     """Return the SHA-256 of ``data``, hexadecimal."""
+    digest: str = _sha256(len(data))(data).hexdigest()
+    return digest
+
+
+def _sha256(size: int) -> Any:
+    if size <= _SMALL:
+        for name in ("_sha2", "_sha256"):  # CPython's own, from 3.12 on and before
+            try:
+                return __import__(name).sha256
+            except ImportError:
+                pass
     import hashlib
 
-    return hashlib.sha256(data).hexdigest()
+    return hashlib.sha256
+
+
+def requirements_digest(lines: Iterable[str]) -> str:
+    """Return the requirements digest of normalised lines (docs/format.md, section 9)."""
+    return sha256("".join(line + "\n" for line in sorted(set(lines))).encode())
 
 
 def parse(data: bytes | str, kind: str, what: str) -> dict[str, Any]:
     """Return the record that ``data`` holds. Raises FormatError naming ``what``."""
     try:
-        value = json.loads(data)
+        value = jsontext.loads(data)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{what} is not JSON: {error}") from None
     if not isinstance(value, dict) or value.get("kind") != kind:

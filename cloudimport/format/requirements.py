@@ -53,14 +53,6 @@ class Requirement(NamedTuple):
         return f"{self.pin.name}{extras}=={self.pin.version}{marker}"
 
 
-def digest(lines: Iterable[str]) -> str:
-    """Return the requirements digest of normalised lines (docs/format.md, section 9)."""
-    import hashlib
-
-    text = "".join(line + "\n" for line in sorted(set(lines)))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def decode(data: bytes) -> str:
     """Return a requirements file's text: UTF-8, or UTF-16 or -32 with a byte order mark.
 

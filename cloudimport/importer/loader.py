@@ -11,8 +11,8 @@ import _imp
 import marshal
 import os
 import sys
+from importlib._bootstrap_external import MAGIC_NUMBER  # importlib.util brings contextlib along
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoader, SourcelessFileLoader
-from importlib.util import MAGIC_NUMBER
 from types import CodeType, ModuleType
 
 from cloudimport.format.index import Module, Section

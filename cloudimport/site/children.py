@@ -2,14 +2,14 @@
 
 By a folder on ``PYTHONPATH`` whose ``sitecustomize`` installs what the parent installed, before any
 of the child's own code runs. ``-S``, ``-E`` and ``-I`` turn that off, as they turn off every site
-package. Import budget: ``os``, ``json``.
+package. Import budget: ``os``.
 """
 
 from __future__ import annotations
 
-import json
 import os
 
+from cloudimport.format import jsontext
 from cloudimport.settings import CHILD
 
 TYPE_CHECKING = False
@@ -50,7 +50,7 @@ class Children:
         self._before = self._environ.get("PYTHONPATH")
         self._ours = os.pathsep.join([FOLDER, *self._path()])
         self._environ["PYTHONPATH"] = self._ours
-        self._environ[CHILD] = json.dumps(self._record)
+        self._environ[CHILD] = jsontext.dumps(self._record)
 
     def uninstall(self) -> None:
         """Leave ``PYTHONPATH`` as it would be without us."""

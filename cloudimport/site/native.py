@@ -6,12 +6,12 @@ Without it everything else works; what C code opens by itself must then be there
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from importlib import import_module
 from types import ModuleType
 
+from cloudimport.format import jsontext
 from cloudimport.settings import CHILD
 
 TYPE_CHECKING = False
@@ -53,7 +53,7 @@ class Helper:
 
         ``record`` is what children install from, ``environ`` what the filler gets (a store's credentials).
         """
-        environ = {**environ, CHILD: json.dumps(record)}
+        environ = {**environ, CHILD: jsontext.dumps(record)}
         argv = [sys.executable, *_flags(environ), "-c", _FILLER, record["runtime"]]
         self._before = self._module.counts()
         self._module.install(

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-#: Given a test for names that are there, the (name, is folder) of what is not.
-Pending = Callable[[Callable[[str], bool]], list[tuple[str, bool]]]
+    #: Given a test for names that are there, the (name, is folder) of what is not.
+    Pending = Callable[[Callable[[str], bool]], list[tuple[str, bool]]]
 
 
 class PendingEntry:

@@ -1,11 +1,11 @@
 """Counting requests and bytes, as a source.
 
-Import budget: ``threading`` (any program with a thread has it).
+Import budget: ``_thread``.
 """
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock
 
 from cloudimport.sources.base import Source
 
@@ -21,7 +21,7 @@ class Counting:
         self.requests = 0
         self.bytes = 0
         self._source = source
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Return what the inner source returns; see ``Source.read``."""
@@ -38,5 +38,5 @@ class Counting:
 
     def forget(self) -> None:
         """Forget in the inner source; the counters go on from the parent's."""
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._source.forget()

@@ -19,13 +19,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Load = Callable[[], Credentials]
+
 #: Seconds before expiry at which new credentials are fetched. IMDS and the container endpoint
 #: give new ones at least 5 minutes before.
 _EARLY = 300.0
 #: Seconds between two tries to renew credentials that still hold.
 _PAUSE = 10.0
-
-Load = Callable[[], Credentials]
 
 #: Settings of a profile that only botocore can follow, before and after its static keys.
 _BEFORE_KEYS = ("role_arn", "web_identity_token_file", "sso_session", "sso_start_url", "sso_account_id")

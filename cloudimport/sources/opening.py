@@ -1,20 +1,21 @@
 """From a shelf's URL to a source. Each implementation is imported only when its scheme is used.
 
-Import budget: ``re``, ``sys``.
+Import budget: ``sys``.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 
 from cloudimport.errors import ConfigurationError
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
+from cloudimport.sources.deferred import Deferred
 from cloudimport.sources.retrying import Retrying
 
-#: A URL's scheme, or fsspec's chained form (``simplecache::gs://…``).
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(::|://)(.*)\Z", re.DOTALL)
+_SCHEME_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+.-"
+#: Names that other tools have for S3.
+_S3 = ("s3", "s3a", "s3n")
 
 
 def open_source(url: str, config: SourceConfig) -> Source:
@@ -28,21 +29,47 @@ def open_source(url: str, config: SourceConfig) -> Source:
 
 def open_bare(url: str, config: SourceConfig) -> Source:
     """Return the source for ``url`` without retries: for those who wrap it themselves."""
-    if not url or "\0" in url or url != url.strip():
-        raise ConfigurationError(f"{url!r} is not the URL or folder of a shelf")
+    scheme, separator, rest = _split(url)
     if not config.helper_path:
         config = config._replace(helper_path=tuple(sys.path))
-    match = _SCHEME.match(url)
-    if match is None:
+    if not separator:
         return _folder(url, url)
-    scheme, separator, rest = match[1].lower(), match[2], match[3]
     if separator == "://" and scheme == "file":
         return _folder(_local_path(url, rest), url)
-    if separator == "://" and scheme in ("s3", "s3a", "s3n"):
+    if separator == "://" and scheme in _S3:
         return _s3(url, rest, config)
     if not rest.strip("/"):
         raise ConfigurationError(f"{url!r} names no place after its scheme")
     return _fsspec(scheme if separator == "://" else "", url, config)
+
+
+def open_deferred(url: str, config: SourceConfig) -> Source:
+    """Return the same, but a source that costs something to make is made with its first read.
+
+    What is wrong with its settings, but for the URL's form, is said then.
+    """
+    scheme, separator, rest = _split(url)
+    if not separator or (scheme, separator) == ("file", "://"):
+        return open_bare(url, config)
+    config = config._replace(helper_path=config.helper_path or tuple(sys.path))
+    is_s3 = separator == "://" and scheme in _S3
+    plain = "s3://" + rest.rstrip("/") if is_s3 else url
+    return Deferred(plain, lambda: open_bare(url, config))
+
+
+def _split(url: str) -> tuple[str, str, str]:
+    """Return a URL's scheme, what follows it (``://``, or ``::`` in fsspec's chained form), and the rest.
+
+    A path has neither. Raises ConfigurationError for what is no URL and no path.
+    """
+    if not url or "\0" in url or url != url.strip():
+        raise ConfigurationError(f"{url!r} is not the URL or folder of a shelf")
+    scheme, _, rest = url.partition(":")
+    if scheme[:1].isalpha() and not scheme.strip(_SCHEME_CHARACTERS):
+        for mark in ("//", ":"):
+            if rest.startswith(mark):
+                return scheme.lower(), ":" + mark, rest[len(mark) :]
+    return "", "", url
 
 
 def _folder(path: str, url: str) -> Source:

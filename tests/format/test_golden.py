@@ -13,8 +13,8 @@ from cloudimport.format.content import Content
 from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.layout import BuildPointer, Layout
 from cloudimport.format.lock import Lock
-from cloudimport.format.records import EnvironmentPointer, canonical, sha256
-from cloudimport.format.requirements import digest, parse_lines
+from cloudimport.format.records import EnvironmentPointer, canonical, requirements_digest, sha256
+from cloudimport.format.requirements import parse_lines
 from tests.support import records
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,7 +32,7 @@ def _keys() -> bytes:
         keys.STATUS,
         prefix,
         keys.build_pointer("beta", "2!1+local", records.TARGET),
-        keys.environment_pointer(digest(records.LINES)),
+        keys.environment_pointer(requirements_digest(records.LINES)),
         keys.environment_index(records.digest("index")),
     ]
     return "".join(line + "\n" for line in lines).encode()
@@ -105,8 +105,8 @@ def test_identity_of_a_build() -> None:
 def test_requirements_digest() -> None:
     """An environment is found under the digest it always had, however people write its lines."""
     lines = ["Beta[X] == 2!1.0+LOCAL; python_version>='3.10'", "ALPHA==1.2.0", "alpha==1.2"]
-    found = digest(requirement.line for requirement in parse_lines(lines))
-    assert found == digest(records.LINES)
+    found = requirements_digest(requirement.line for requirement in parse_lines(lines))
+    assert found == requirements_digest(records.LINES)
     assert found == (GOLDEN / "requirements.sha256").read_text().strip(), BUMP.format(
         name="an environment's key"
     )
@@ -117,7 +117,7 @@ if __name__ == "__main__":  # writes what is not there yet, and changes nothing 
         **MADE,
         "block-trailer": lambda: frame(b"plain bytes", "0a" * 32),
         "content.sha256": lambda: sha256(records.alpha().encode()).encode(),
-        "requirements.sha256": lambda: digest(records.LINES).encode(),
+        "requirements.sha256": lambda: requirements_digest(records.LINES).encode(),
     }
     GOLDEN.mkdir(exist_ok=True)
     for file, make in more.items():

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudimport.format import keys, requirements
-from cloudimport.format.records import EnvironmentPointer, sha256
+from cloudimport.format import keys
+from cloudimport.format.records import EnvironmentPointer, requirements_digest, sha256
 from cloudimport.ids import Pin, running_targets
 from shelf_tools.builds import verify_build
 from shelf_tools.environments import verify_environments
@@ -110,7 +110,7 @@ class Publisher:
         """Everything is published and reads as it was put in; return the contents' digests."""
         assert self.published() == list(PINS)
         lines = [str(Pin.parse(pin)) for pin in PINS]
-        key = keys.environment_pointer(requirements.digest(lines))
+        key = keys.environment_pointer(requirements_digest(lines))
         pointer = EnvironmentPointer.decode((self.shelf / key).read_bytes(), key)
         with opened(str(self.shelf), pointer.targets[TARGET], self.folder / "cache") as stack:
             for pin in PINS:

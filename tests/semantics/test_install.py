@@ -113,6 +113,20 @@ def test_import_is_light(world: World) -> None:
     assert out == "[] 1\n['single']"
 
 
+def test_warm_start_is_lighter(world: World) -> None:
+    """With a lock and a warm cache `install()` loads next to nothing of the standard library, and makes no
+    source: what packages do not need themselves costs nothing.
+    """
+    world.run("")
+    heavy = "re typing json hashlib threading socket ssl contextlib copy collections functools inspect enum"
+    install = world.install().split("faulthandler.dump_traceback_later(60, exit=True)\n")[1]
+    out = world.run(
+        f"print(sorted((set({heavy.split()}) | {{'cloudimport.sources.s3'}}) & set(sys.modules) - before))",
+        prelude="import sys\nbefore = set(sys.modules)\n" + install,
+    )
+    assert out == "[]"
+
+
 @pytest.fixture
 def s3(tmp_path: Path) -> Iterator[dict[str, str]]:
     """An S3 server with an empty bucket; yields the environment variables that reach it."""

@@ -17,7 +17,6 @@ from cloudimport.cache.hot import HotBlocks
 from cloudimport.cache.tiered import BlockCache
 from cloudimport.errors import AbsentError, CorruptError, FetchError, UnreachableError
 from cloudimport.events import Counters
-from cloudimport.fetch import engine
 from cloudimport.fetch.engine import Fetcher
 from cloudimport.format.index import BlockRef
 from cloudimport.format.records import sha256
@@ -167,7 +166,7 @@ def test_without_threads_callers_help_themselves(monkeypatch: pytest.MonkeyPatch
 
     pack = Pack()
     fetcher = make(pack)
-    monkeypatch.setattr(engine.threading, "Thread", NoThread)
+    monkeypatch.setattr("threading.Thread", NoThread)
     fetcher.prefetch(pack.ref(number) for number in range(10))
     assert fetcher.load(pack.ref(9)) == pack.blocks[9]
     assert pack.reads == [(0, 10 * SIZE)]
