@@ -45,11 +45,13 @@ lint: $(VENV)/.test  ## ruff, mypy, import contracts
 format: $(VENV)/.test  ## Let ruff sort imports and lay out the code
 	@$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format --quiet .
 
-bench: $(VENV)/.test  ## Run the benchmarks; they print, and judge nothing
-	@$(BIN)/python -m pytest -m '' -s tests/bench --no-header -q $(ARGS)
+bench: $(VENV)/.bench system-test  ## Cold and warm starts side by side; writes docs/benchmarks.md (an hour; QUICK=1: minutes)
+	@tests/support/system_packages.sh bench
+	@$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(ARGS)
+	@$(BIN)/python -m tests.bench.report
 
 clean:  ## Remove what was made: .venv, .demo, build output, caches of tools
-	@rm -rf $(VENV) .demo .conformance build dist *.egg-info cloudimport/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) .demo .conformance .bench build dist *.egg-info cloudimport/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # Each stamp is made anew when the dependencies change.
@@ -66,6 +68,11 @@ $(VENV)/.test: pyproject.toml cloudimport/_native.c $(VENV)/.python | system-com
 	@echo "installing the dependencies of tests and linters into $(VENV)"
 	@$(PIP) --editable '.[shelf,test,lint]'
 	@touch $(VENV)/.shelf $@
+
+$(VENV)/.bench: $(VENV)/.test
+	@echo "installing the dependencies of the benchmarks into $(VENV)"
+	@$(PIP) --editable '.[shelf,test,lint,bench]'
+	@touch $@
 
 system-sandbox:
 	@tests/support/system_packages.sh sandbox
