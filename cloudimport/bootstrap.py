@@ -14,9 +14,10 @@ from cloudimport.cache.disk import DiskBlocks
 from cloudimport.cache.folder import open_folder, temporary_folder
 from cloudimport.cache.hot import HotBlocks
 from cloudimport.cache.tiered import BlockCache
-from cloudimport.environments import from_lock, from_shelf, read_index, read_lock
+from cloudimport.environments import cached_index, fetched_index, from_lock, from_shelf, read_lock
 from cloudimport.errors import ConfigurationError
 from cloudimport.events import Counters
+from cloudimport.fetch.boot import Boot
 from cloudimport.fetch.engine import Fetcher
 from cloudimport.format import codec
 from cloudimport.format.index import EnvironmentIndex
@@ -40,6 +41,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
+
+    from cloudimport.format.lock import BootRange
 
 
 class Environment:
@@ -118,12 +121,21 @@ class _Parts:
         self.index: EnvironmentIndex
         self.tree: SiteTree
 
-    def open_index(self, ref: Ref, target: str, hidden: Sequence[int] | None = None) -> None:
+    def open_index(
+        self,
+        ref: Ref,
+        target: str,
+        hidden: Sequence[int] | None = None,
+        boot: Sequence[BootRange] = (),
+    ) -> None:
         """Get the environment index and the tree over it. Raises a FetchError or FormatError.
 
-        ``hidden`` are the builds that a parent process takes from elsewhere; None: look.
+        ``hidden`` are the builds that a parent process takes from elsewhere; None: look. ``boot`` is asked
+        for together with an index that is not cached.
         """
-        self.index = read_index(self.source, self.cache_root, ref, target, self.counters)
+        self.index = cached_index(self.cache_root, ref, target, self.counters) or self._fetch_index(
+            ref, target, boot
+        )
         if hidden is None and self.settings.local:
             hidden = [build for build in self.index.visible if self._is_local(build)]
         self.hidden = list(hidden or ())
@@ -134,6 +146,14 @@ class _Parts:
         self.tree = SiteTree(
             os.path.realpath(folder), self.index, self.fetcher, self.counters, temporary_folder
         )
+
+    def _fetch_index(self, ref: Ref, target: str, boot: Sequence[BootRange]) -> EnvironmentIndex:
+        image, index = Boot(self.fetcher, boot, target), None
+        try:
+            index = fetched_index(self.source, self.cache_root, ref, target, self.counters)
+        finally:
+            image.arrived(index)
+        return index
 
     def _is_local(self, build: int) -> bool:
         name = self.index.builds[build].pin.name
@@ -187,7 +207,7 @@ def install(
         if inherited is None:
             raise ConfigurationError("another environment is installed: call cloudimport.uninstall() first")
         uninstall()
-    parts.open_index(ref, target)
+    parts.open_index(ref, target, boot=locked.boots.get(target, ()) if locked else ())
     return _activate(parts, ref, target)
 
 
@@ -255,6 +275,10 @@ def _activate(parts: _Parts, ref: Ref, target: str) -> Environment:
         parts.tree.attend(helper.touched, helper.touch)
     children.install()
     _register_fork()
+    if parts.settings.trace:
+        from cloudimport.tracing import record as record_trace
+
+        record_trace(parts.settings.trace, parts.tree, parts.fetcher)
     _current = Environment(parts, finder, hook, patches, children, helper)
     _current._held = held
     return _current

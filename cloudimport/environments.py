@@ -149,27 +149,45 @@ def read_index(
     source: Source, cache_root: str, ref: Ref, target: str, counters: Counters
 ) -> EnvironmentIndex:
     """Return an environment index, from the cache or into it. Raises a FetchError or FormatError."""
-    index = EnvironmentIndex(_index_bytes(source, cache_root, ref, counters), ref)
-    if index.target != target:
-        raise FormatError(f"environment index {ref.digest[:12]} is for {index.target}, not for {target}")
-    return index
+    found = cached_index(cache_root, ref, target, counters)
+    return found or fetched_index(source, cache_root, ref, target, counters)
 
 
-def _index_bytes(source: Source, cache_root: str, ref: Ref, counters: Counters) -> bytes:
-    path = f"{cache_root}/v1/indexes/{ref.digest}"
+def cached_index(cache_root: str, ref: Ref, target: str, counters: Counters) -> EnvironmentIndex | None:
+    """Return an environment index from the cache, None if it has none. Raises FormatError."""
     try:
-        data = read_framed(path, ref.digest, ref.size)
+        data = read_framed(_index_path(cache_root, ref), ref.digest, ref.size)
     except (OSError, ValueError):
         counters.add("cache_repairs")
         data = None
-    if data is not None:
-        counters.add("cache_hits")
-        return data
+    if data is None:
+        return None
+    counters.add("cache_hits")
+    return _checked(EnvironmentIndex(data, ref), target)
+
+
+def fetched_index(
+    source: Source, cache_root: str, ref: Ref, target: str, counters: Counters
+) -> EnvironmentIndex:
+    """Return an environment index from the shelf, and keep it. Raises a FetchError or FormatError."""
     counters.add("cache_misses")
+    counters.add("round_trips")
     data = read_record(source, keys.environment_index(ref.digest), ref)
+    index = _checked(EnvironmentIndex(data, ref), target)
+    path = _index_path(cache_root, ref)
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         write_atomically(path, data, frame(data, ref.digest))
     except OSError:
         pass  # without a cache on disk the next process fetches it again
-    return data
+    return index
+
+
+def _index_path(cache_root: str, ref: Ref) -> str:
+    return f"{cache_root}/v1/indexes/{ref.digest}"
+
+
+def _checked(index: EnvironmentIndex, target: str) -> EnvironmentIndex:
+    if index.target != target:
+        raise FormatError(f"environment index {index.digest[:12]} is for {index.target}, not for {target}")
+    return index

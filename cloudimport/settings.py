@@ -49,6 +49,8 @@ class Settings(NamedTuple):
     environ: Mapping[str, str]
     native: bool = True
     local: tuple[str, ...] = ()
+    #: Where a record of what this process needed is written when it ends, "" for none.
+    trace: str = ""
 
 
 def resolve(
@@ -80,6 +82,7 @@ def resolve(
         environ,
         is_native(environ),
         _names(environ.get("CLOUDIMPORT_LOCAL", "").split(",") if local is None else local),
+        environ.get("CLOUDIMPORT_TRACE", "") and os.path.abspath(environ["CLOUDIMPORT_TRACE"]),
     )
 
 

@@ -19,6 +19,8 @@ import cloudimport
 from cloudimport.errors import CloudImportError
 from cloudimport.ids import Pin, Target, running_targets
 from cloudimport.settings import LOCK_NAME, REQUIREMENTS_NAME, default_shelf
+from shelf_tools import rehearse
+from shelf_tools.boot import Trace, publish_boot
 from shelf_tools.export import Export, Wanted
 from shelf_tools.inspect import Shelf, Shown
 from shelf_tools.publish import Job, publish
@@ -93,7 +95,41 @@ def parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", parents=[shelf], help="read everything back and check it")
     verify.add_argument("pins", metavar="NAME==VERSION", nargs="*")
     _add_export(commands, shelf)
+    _add_boot(commands, shelf)
     return top
+
+
+def _add_boot(commands: _Commands, shelf: argparse.ArgumentParser) -> None:
+    trace = commands.add_parser(
+        "trace",
+        parents=[shelf],
+        help="run a program or handler once and record what it needs",
+        description="Run a Python file as 'python FILE ARG …' would, with an empty cache; with --event call "
+        "its handler as Lambda does. What it needed is written when it ends; 'shelf boot' makes an image of it.",
+    )
+    trace.add_argument("program", metavar="FILE", type=Path, help="the program, or the handler's file")
+    trace.add_argument("arguments", metavar="ARG", nargs="*", help="its arguments")
+    trace.add_argument(
+        "--event", metavar="JSON", default="", help="call the handler with this, or with @FILE"
+    )
+    trace.add_argument(
+        "--handler", metavar="NAME", default="", help="its function; default: handler, else lambda_handler"
+    )
+    trace.add_argument("--lock", metavar="FILE", type=Path, help=f"default: {LOCK_NAME} beside the program")
+    trace.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("trace.json"))
+    boot = commands.add_parser(
+        "boot",
+        parents=[shelf],
+        help="copy together what a trace names, to be read at once at a cold start",
+        description="Write a boot image of what a trace names, and say in the lockfile where it is. It costs "
+        "space for what it copies; when it no longer fits, a start is slower, and never different.",
+    )
+    boot.add_argument(
+        "trace", metavar="TRACE", type=Path, help="what 'shelf trace' or CLOUDIMPORT_TRACE wrote"
+    )
+    boot.add_argument(
+        "--lock", metavar="FILE", type=Path, default=Path(LOCK_NAME), help=f"default: {LOCK_NAME}"
+    )
 
 
 def _add_export(commands: _Commands, shelf: argparse.ArgumentParser) -> None:
@@ -139,9 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environ = dict(os.environ)
     try:
         url = options.shelf or environ.get("CLOUDIMPORT_SHELF") or default_shelf(environ)
-        run = {"publish": _publish, "ls": _ls, "show": _show, "verify": _verify, "export": _export}[
-            options.command
-        ]
+        run = _RUN[options.command]
         return run(options, url, environ, out, err)
     except CloudImportError as error:
         for line in str(error).splitlines():
@@ -291,5 +325,46 @@ def _export(
     return 0
 
 
+def _trace(options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console) -> int:
+    event = options.event
+    if event.startswith("@"):
+        event = Path(event[1:]).read_text(encoding="utf-8")
+    lock = (options.lock or options.program.parent / LOCK_NAME).absolute()
+    said = options.shelf or ""
+    status = rehearse.run(
+        rehearse.Rehearsal(
+            options.program, options.arguments, options.handler, event, lock, said, options.output.absolute()
+        ),
+        environ,
+    )
+    if not options.output.exists():
+        _say(err, f"shelf: error: {options.program} ended with status {status} and left no trace")
+        return 1
+    needed = len(Trace.read(options.output).blocks)
+    _say(out, f"{options.output}: {_counted(needed, 'block')} needed; now 'shelf boot {options.output}'")
+    return status
+
+
+def _boot(options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console) -> int:
+    made = publish_boot(Trace.read(options.trace), options.lock, url, environ)
+    _say(
+        out,
+        f"{options.lock}: {_counted(made.parts, 'part')}, {_counted(made.ranges, 'request')}, "
+        f"{_counted(made.size, 'byte')}",
+    )
+    return 0
+
+
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+_RUN = {
+    "publish": _publish,
+    "ls": _ls,
+    "show": _show,
+    "verify": _verify,
+    "export": _export,
+    "trace": _trace,
+    "boot": _boot,
+}

@@ -10,7 +10,7 @@ from pathlib import Path
 from cloudimport.errors import CloudImportError, ConfigurationError, FormatError
 from cloudimport.format import keys
 from cloudimport.format.index import EnvironmentIndex
-from cloudimport.format.lock import Lock
+from cloudimport.format.lock import BootRange, Lock
 from cloudimport.format.records import EnvironmentPointer, Ref, canonical, parse, requirements_digest
 from cloudimport.ids import Target
 from cloudimport.sources.base import Source
@@ -64,16 +64,29 @@ def publish_environment(
 
 
 def write_lock(path: Path, shelf: str, lines: Sequence[str], targets: dict[str, Ref]) -> None:
-    """Write the lockfile; targets that it has for the same requirements are kept. Raises OSError."""
+    """Write the lockfile; targets that it has for the same requirements are kept, and boot images of indexes
+    that stay the same. Raises OSError.
+    """
     lines = sorted(set(lines))
     kept: dict[str, Ref] = {}
+    boots: dict[str, tuple[BootRange, ...]] = {}
     try:
         old = Lock.decode(path.read_text(encoding="utf-8"), str(path))
         if list(old.requirements) == lines and old.shelf == shelf:
             kept = old.targets
+            boots = {
+                target: boot
+                for target, boot in old.boots.items()
+                if targets.get(target, kept[target]) == kept[target]
+            }
     except (OSError, UnicodeDecodeError, ConfigurationError):
         pass  # absent, or of another list: it is made anew
-    text = Lock(shelf, tuple(lines), {**kept, **targets}).encode()
+    replace_lock(path, Lock(shelf, tuple(lines), {**kept, **targets}, boots))
+
+
+def replace_lock(path: Path, lock: Lock) -> None:
+    """Write a lockfile in place of what is there. Raises OSError."""
+    text = lock.encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -53,15 +53,18 @@ class _Latch:
 class _Task:
     """One ranged read under way, or waiting for somebody to start it."""
 
-    def __init__(self, wanted: Range, is_counted: bool = False) -> None:
+    def __init__(self, wanted: Range, is_counted: bool = False, is_early: bool = False) -> None:
         self.range = wanted
+        #: For a read that began before it was known what it brings: set when that is. What such a read does
+        #: not bring is read from where it lies otherwise.
+        self.known = _Latch() if is_early else None
         #: Whether its round trip is counted already: ranges of one prefetch travel together.
         self.is_counted = is_counted
         #: Who runs it, by a token that only its run has (an interruption leaves no doubt), and its thread.
         self.owner: object = None
         self.thread = 0
         self.done = _Latch()
-        self.blocks: dict[BlockRef, bytes] = {}
+        self.blocks: dict[str, bytes] = {}
         self.error: FetchError | None = None
 
 
@@ -73,6 +76,8 @@ class Fetcher:
         self._cache = cache
         self._counters = counters
         self._workers = workers
+        #: Digests of the blocks that were needed, in order; None: nobody wants to know.
+        self.used: dict[str, None] | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -80,13 +85,16 @@ class Fetcher:
         # Reentrant: a signal handler may import while this thread holds it.
         self._lock = RLock()
         self._wakeup: threading.Condition | None = None
-        self._flights: dict[BlockRef, _Task] = {}
+        #: By digest: a boot image has the same blocks as the packs, elsewhere.
+        self._flights: dict[str, _Task] = {}
         self._queue: list[_Task] = []
         self._threads = 0
         self._idle = 0
 
     def load(self, ref: BlockRef) -> bytes:
         """Return the plain bytes of a block. Raises a FetchError."""
+        if self.used is not None:
+            self.used.setdefault(ref.digest)
         data = self._cache.get(ref)
         return self._fetch(ref) if data is None else data
 
@@ -115,11 +123,29 @@ class Fetcher:
     def _submit(self, refs: list[BlockRef]) -> list[_Task]:
         """Make tasks for blocks that are not in flight, and queue them."""
         with self._lock:
-            tasks = [_Task(wanted, True) for wanted in plan(r for r in refs if r not in self._flights)]
+            missing = (ref for ref in refs if ref.digest not in self._flights)
+            tasks = [_Task(wanted, True) for wanted in plan(missing)]
             for task in tasks:
-                self._flights.update(dict.fromkeys(task.range.blocks, task))
+                self._flights.update((ref.digest, task) for ref in task.range.blocks)
             self._queue.extend(tasks)
         return tasks
+
+    def begin(self, key: str, start: int, length: int) -> _Task:
+        """Start reading a range of which ``known`` will say what it brings; returns at once."""
+        task = _Task(Range(key, start, length, ()), True, is_early=True)
+        with self._lock:
+            self._queue.append(task)
+        self._start_workers(1)
+        return task
+
+    def known(self, task: _Task, blocks: tuple[BlockRef, ...]) -> None:
+        """Say which blocks a read that was begun early brings, by their place there; none: nothing of use."""
+        assert task.known is not None
+        with self._lock:
+            if not task.done.is_set:
+                task.range = task.range._replace(blocks=blocks)
+                self._flights.update((ref.digest, task) for ref in blocks if ref.digest not in self._flights)
+        task.known.set()
 
     def _fetch(self, ref: BlockRef) -> bytes:
         """Fetch a block that the cache does not have, or wait for whoever is fetching it."""
@@ -138,9 +164,9 @@ class Fetcher:
         Raises a FetchError.
         """
         with self._lock:
-            task = self._flights.get(ref)
+            task = self._flights.get(ref.digest)
             if task is None:
-                task = self._flights[ref] = _Task(plan([ref])[0])
+                task = self._flights[ref.digest] = _Task(plan([ref])[0])
         self._run(task)
         if not task.done.is_set and (task.thread == get_ident() or sys.is_finalizing()):
             return None  # in a signal handler or a destructor on its way, or its thread never runs again
@@ -149,7 +175,8 @@ class Fetcher:
             import copy
 
             raise copy.copy(task.error) from task.error
-        return task.blocks.get(ref)
+        data = task.blocks.get(ref.digest)
+        return data if data is None or len(data) == ref.size else None
 
     def _run(self, task: _Task) -> None:
         """Run a task unless somebody does, or did. Raises no FetchError: waiters look for themselves."""
@@ -159,7 +186,7 @@ class Fetcher:
                 self._read(task)
         except FetchError as error:
             error.package = error.package or package_of(task.range.key)
-            task.error = error
+            task.error = None if task.known else error
         finally:
             if task.owner is me:
                 self._land(task)
@@ -176,22 +203,25 @@ class Fetcher:
     def _land(self, task: _Task) -> None:
         with self._lock:
             for ref in task.range.blocks:
-                self._flights.pop(ref, None)
-        task.done.set()
+                if self._flights.get(ref.digest) is task:
+                    del self._flights[ref.digest]
+            task.done.set()
 
     def _read(self, task: _Task) -> None:
         """Read a range and hand out its blocks. Raises a FetchError."""
         wanted = task.range
-        if len(wanted.blocks) == 1:
+        if len(wanted.blocks) == 1 and task.known is None:
             ref = wanted.blocks[0]
             data = self._cache.look(ref)  # it may have landed since its first waiter looked
-            task.blocks[ref] = self._read_block(ref, task.is_counted) if data is None else data
+            task.blocks[ref.digest] = self._read_block(ref, task.is_counted) if data is None else data
             return
         stored = memoryview(self.source.read(wanted.key, wanted.start, wanted.length))
-        for ref in wanted.blocks:
+        if task.known is not None:
+            task.known.wait()
+        for ref in task.range.blocks:
             at = ref.offset - wanted.start
             try:
-                task.blocks[ref] = self._accept(ref, stored[at : at + ref.length])
+                task.blocks[ref.digest] = self._accept(ref, stored[at : at + ref.length])
             except CorruptError:
                 pass  # whoever needs this block reads it alone and hears what is wrong
 

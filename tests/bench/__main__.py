@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("--workloads", help="names, with commas")
     parser.add_argument("--ways", help="names, with commas: " + ", ".join(WAYS))
     parser.add_argument("--rounds", type=int, help="for every workload")
+    parser.add_argument("--show", action="store_true", help="print the requests of each run")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where figures go")
     arguments = parser.parse_args()
     lacking = ", ".join(filter(None, (missing(), *missing_programs())))
@@ -62,7 +63,9 @@ def main() -> int:
                 _say(f"{workload.name}: prepared in {time.monotonic() - started:.0f} s")
                 rounds = _ROUNDS_QUOTED if workload.is_quoted else _ROUNDS
                 rounds = arguments.rounds or (_ROUNDS_QUICK if arguments.quick else rounds)
-                found["workloads"][workload.name] = _rounds(bench, workload, ways, rounds, log)
+                found["workloads"][workload.name] = _rounds(
+                    bench, workload, ways, rounds, log, arguments.show
+                )
                 arguments.results.parent.mkdir(parents=True, exist_ok=True)
                 arguments.results.write_text(json.dumps(found, indent=1))
                 shutil.rmtree(bench.of(workload))
@@ -82,7 +85,7 @@ def _chosen_names(text: str | None, known: dict[str, Any]) -> list[str]:
 
 
 def _rounds(
-    bench: Bench, workload: Workload, ways: Sequence[str], rounds: int, log: AccessLog
+    bench: Bench, workload: Workload, ways: Sequence[str], rounds: int, log: AccessLog, show: bool
 ) -> dict[str, Any]:
     """Run every way once a round, each round beginning with another; the warm ones once before."""
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
@@ -95,6 +98,9 @@ def _rounds(
             figures = None if way in errors else _once(bench, workload, way, log, errors)
             if figures is not None:
                 runs[way].append(figures)
+                for start, seconds, target in figures.pop("log") if show else ():
+                    _say(f"    {start * 1e3:7.0f} ms {seconds * 1e3:5.0f} ms  {target}")
+                figures.pop("log", None)
     return {"runs": runs, "errors": errors}
 
 

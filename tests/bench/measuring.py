@@ -63,6 +63,8 @@ class Figures:
     written: int
     marks: dict[str, float]
     stats: dict[str, float]
+    #: (seconds since the first of them, seconds at the server, path) of each request.
+    log: list[tuple[float, float, str]]
 
     def record(self) -> dict[str, Any]:
         """Return them as JSON has them."""
@@ -124,6 +126,7 @@ def measure(command: Command, folder: Path, home: Path, link: Link, log: AccessL
         written=_size_of(folder),
         marks=marks,
         stats=figures["stats"],
+        log=[(r.start - requests[0].start, r.end - r.start, r.target) for r in requests],
     )
 
 
