@@ -105,7 +105,7 @@ def _add_boot(commands: _Commands, shelf: argparse.ArgumentParser) -> None:
         parents=[shelf],
         help="run a program or handler once and record what it needs",
         description="Run a Python file as 'python FILE ARG …' would, with an empty cache; with --event call "
-        "its handler as Lambda does. What it needed is written when it ends; 'shelf boot' makes an image of it.",
+        "its handler as Lambda does. What it needed is written when it ends, for 'shelf boot'.",
     )
     trace.add_argument("program", metavar="FILE", type=Path, help="the program, or the handler's file")
     trace.add_argument("arguments", metavar="ARG", nargs="*", help="its arguments")

@@ -24,6 +24,7 @@ _TITLES = {
     "FUSE": "FUSE mount",
     "naive": "a GET per module",
     "cold": "**cold**",
+    "boot": "**boot image**",
     "warm": "**warm**",
     "local": "local",
 }
@@ -40,7 +41,8 @@ figures are medians. A **first result** is more than the import: a request that 
 - zip: one archive, unpacked into a folder, then the import
 - FUSE mount: `rclone mount` of the unpacked tree with bytecode; the mount's own CPU time is not counted
 - a GET per module: the importer that one writes first (tests/bench/naive_import.py)
-- **cold**, **warm**: this project with an empty cache, and with what an earlier process has cached
+- **cold**, **boot image**, **warm**: this project with an empty cache, without and with an image of what an
+  earlier run needed, and with what an earlier process has cached
 - local: warm site-packages with bytecode
 
 {machine}
@@ -111,7 +113,7 @@ def render(results: Results) -> str:
         "## Time to the first result (ms)\n",
         _table(results, results.ways, lambda name, way: _number(results, name, way, "seconds", 1e3)),
         "## How many times as long as **cold**\n",
-        _ratios(results, [way for way in results.ways if way not in ("cold", "warm", "local")]),
+        _ratios(results, [way for way in results.ways if way not in ("cold", "boot", "warm", "local")]),
         "## What a cold start costs\n",
         _costs(results),
         "## Warm, against local site-packages (CPU time)\n",

@@ -138,6 +138,11 @@ def ours_cold(bench: Bench, workload: Workload, run: Path) -> Command:
     return _ours(bench, workload, run, run / "cache")
 
 
+def ours_boot(bench: Bench, workload: Workload, run: Path) -> Command:
+    """This project with an empty cache and a boot image."""
+    return _ours(bench, workload, run, run / "cache", "boot.lock")
+
+
 def ours_warm(bench: Bench, workload: Workload, run: Path) -> Command:
     """This project with what the runs before have cached."""
     return _ours(bench, workload, run, bench.of(workload) / "cache")
@@ -154,6 +159,7 @@ WAYS: dict[str, Way] = {
     "naive": naive,
     "local": local,
     "cold": ours_cold,
+    "boot": ours_boot,
     "warm": ours_warm,
 }
 
@@ -183,14 +189,18 @@ def prepare(bench: Bench, workload: Workload) -> None:
         bench.store.put_file(f"{workload.name}/{name}.zip", folder / f"{name}.zip")
         (folder / f"{name}.zip").unlink()
     bench.store.put_tree(f"{workload.name}/tree", folder / "compiled")
-    shelf = [
-        sys.executable,
-        "-c",
-        "import sys; from shelf_tools.cli import main; sys.exit(main())",
-        "publish",
-    ]
-    shelf += ["-r", str(pins), "--shelf", bench.store.shelf, "--lock", str(folder / "cloudimport.lock")]
-    _run(shelf, {**bench.store.server.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    lock, boot = folder / "cloudimport.lock", folder / "boot.lock"
+    _shelf(bench, "publish", "-r", str(pins), "--shelf", bench.store.shelf, "--lock", str(lock))
+    shutil.copy(lock, boot)
+    program = write_program(folder / "program.py", workload)
+    _shelf(bench, "trace", str(program), "--lock", str(lock), "-o", str(folder / "trace.json"))
+    _shelf(bench, "boot", str(folder / "trace.json"), "--lock", str(boot))
+
+
+def _shelf(bench: Bench, *arguments: str) -> None:
+    command = [sys.executable, "-c", "import sys; from shelf_tools.cli import main; sys.exit(main())"]
+    here = str(Path(__file__).parents[2])
+    _run([*command, *arguments], {**bench.store.server.environ, "PYTHONPATH": here})
 
 
 def _zip(tree: Path, archive: Path) -> None:
@@ -215,11 +225,13 @@ def _uv(bench: Bench, workload: Workload, run: Path, *options: str) -> Command:
     return _shell(bench, command, [bench.python, str(program)])
 
 
-def _ours(bench: Bench, workload: Workload, run: Path, cache: Path) -> Command:
+def _ours(
+    bench: Bench, workload: Workload, run: Path, cache: Path, lock: str = "cloudimport.lock"
+) -> Command:
     program = write_program(run / "program.py", workload, _OURS, "cloudimport.stats()")
     environ = {
         **bench.store.server.environ,
-        "CLOUDIMPORT_LOCK": str(bench.of(workload) / "cloudimport.lock"),
+        "CLOUDIMPORT_LOCK": str(bench.of(workload) / lock),
         "CLOUDIMPORT_CACHE": str(cache),
     }
     return Command([bench.runtime, str(program)], environ)
