@@ -23,26 +23,25 @@ class Boot:
     def __init__(self, fetcher: Fetcher, ranges: Sequence[BootRange], target: str) -> None:
         """Start reading. Raises nothing: whoever needs a block hears what is wrong."""
         self._fetcher = fetcher
-        self._target = target
         self._reads = [(row, fetcher.begin(row.key(target), row.start, row.length)) for row in ranges]
 
     def arrived(self, index: EnvironmentIndex | None) -> None:
         """Say what the index makes of the reads; None: there is no index."""
         for row, read in self._reads:
-            self._fetcher.known(read, _blocks(index, row, self._target) if index is not None else ())
+            self._fetcher.known(read, _places(index, row) if index is not None else {})
 
 
-def _blocks(index: EnvironmentIndex, row: BootRange, target: str) -> tuple[BlockRef, ...]:
-    """Return a range's blocks by their place in the part; none if it is of another layout."""
-    found: list[BlockRef] = []
-    at, key = row.start, row.key(target)
+def _places(index: EnvironmentIndex, row: BootRange) -> dict[BlockRef, int]:
+    """Return a range's blocks, and where each begins in it; none if it is of another layout."""
+    found: dict[BlockRef, int] = {}
+    at = 0
     try:
         [build] = [n for n, build in enumerate(index.builds) if build.pin == (row.name, row.version)]
         section = index.section(build)
         for number in row.blocks():
             ref = section.block(number)
-            found.append(ref._replace(key=key, offset=at))
+            found[ref] = at
             at += ref.length
     except (ValueError, FormatError):
-        return ()
-    return tuple(found) if at == row.start + row.length else ()
+        return {}
+    return found if at == row.length else {}

@@ -55,6 +55,8 @@ class _Task:
 
     def __init__(self, wanted: Range, is_counted: bool = False, is_early: bool = False) -> None:
         self.range = wanted
+        #: The blocks that it brings, and where each begins in what is read.
+        self.places = {ref: ref.offset - wanted.start for ref in wanted.blocks}
         #: For a read that began before it was known what it brings: set when that is. What such a read does
         #: not bring is read from where it lies otherwise.
         self.known = _Latch() if is_early else None
@@ -64,7 +66,7 @@ class _Task:
         self.owner: object = None
         self.thread = 0
         self.done = _Latch()
-        self.blocks: dict[str, bytes] = {}
+        self.blocks: dict[BlockRef, bytes] = {}
         self.error: FetchError | None = None
 
 
@@ -85,8 +87,7 @@ class Fetcher:
         # Reentrant: a signal handler may import while this thread holds it.
         self._lock = RLock()
         self._wakeup: threading.Condition | None = None
-        #: By digest: a boot image has the same blocks as the packs, elsewhere.
-        self._flights: dict[str, _Task] = {}
+        self._flights: dict[BlockRef, _Task] = {}
         self._queue: list[_Task] = []
         self._threads = 0
         self._idle = 0
@@ -123,10 +124,9 @@ class Fetcher:
     def _submit(self, refs: list[BlockRef]) -> list[_Task]:
         """Make tasks for blocks that are not in flight, and queue them."""
         with self._lock:
-            missing = (ref for ref in refs if ref.digest not in self._flights)
-            tasks = [_Task(wanted, True) for wanted in plan(missing)]
+            tasks = [_Task(wanted, True) for wanted in plan(r for r in refs if r not in self._flights)]
             for task in tasks:
-                self._flights.update((ref.digest, task) for ref in task.range.blocks)
+                self._flights.update(dict.fromkeys(task.places, task))
             self._queue.extend(tasks)
         return tasks
 
@@ -138,13 +138,13 @@ class Fetcher:
         self._start_workers(1)
         return task
 
-    def known(self, task: _Task, blocks: tuple[BlockRef, ...]) -> None:
-        """Say which blocks a read that was begun early brings, by their place there; none: nothing of use."""
+    def known(self, task: _Task, places: dict[BlockRef, int]) -> None:
+        """Say which blocks a read that began early brings, and where each begins; to be called once."""
         assert task.known is not None
         with self._lock:
             if not task.done.is_set:
-                task.range = task.range._replace(blocks=blocks)
-                self._flights.update((ref.digest, task) for ref in blocks if ref.digest not in self._flights)
+                task.places = places
+                self._flights.update((ref, task) for ref in places if ref not in self._flights)
         task.known.set()
 
     def _fetch(self, ref: BlockRef) -> bytes:
@@ -164,9 +164,9 @@ class Fetcher:
         Raises a FetchError.
         """
         with self._lock:
-            task = self._flights.get(ref.digest)
+            task = self._flights.get(ref)
             if task is None:
-                task = self._flights[ref.digest] = _Task(plan([ref])[0])
+                task = self._flights[ref] = _Task(plan([ref])[0])
         self._run(task)
         if not task.done.is_set and (task.thread == get_ident() or sys.is_finalizing()):
             return None  # in a signal handler or a destructor on its way, or its thread never runs again
@@ -175,8 +175,7 @@ class Fetcher:
             import copy
 
             raise copy.copy(task.error) from task.error
-        data = task.blocks.get(ref.digest)
-        return data if data is None or len(data) == ref.size else None
+        return task.blocks.get(ref)
 
     def _run(self, task: _Task) -> None:
         """Run a task unless somebody does, or did. Raises no FetchError: waiters look for themselves."""
@@ -202,26 +201,25 @@ class Fetcher:
 
     def _land(self, task: _Task) -> None:
         with self._lock:
-            for ref in task.range.blocks:
-                if self._flights.get(ref.digest) is task:
-                    del self._flights[ref.digest]
+            for ref in task.places:
+                if self._flights.get(ref) is task:
+                    del self._flights[ref]
             task.done.set()
 
     def _read(self, task: _Task) -> None:
         """Read a range and hand out its blocks. Raises a FetchError."""
         wanted = task.range
-        if len(wanted.blocks) == 1 and task.known is None:
+        if len(wanted.blocks) == 1:
             ref = wanted.blocks[0]
             data = self._cache.look(ref)  # it may have landed since its first waiter looked
-            task.blocks[ref.digest] = self._read_block(ref, task.is_counted) if data is None else data
+            task.blocks[ref] = self._read_block(ref, task.is_counted) if data is None else data
             return
         stored = memoryview(self.source.read(wanted.key, wanted.start, wanted.length))
         if task.known is not None:
             task.known.wait()
-        for ref in task.range.blocks:
-            at = ref.offset - wanted.start
+        for ref, at in task.places.items():
             try:
-                task.blocks[ref.digest] = self._accept(ref, stored[at : at + ref.length])
+                task.blocks[ref] = self._accept(ref, stored[at : at + ref.length])
             except CorruptError:
                 pass  # whoever needs this block reads it alone and hears what is wrong
 

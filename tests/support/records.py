@@ -121,4 +121,4 @@ def environment_pointer() -> EnvironmentPointer:
 
 def lock() -> Lock:
     """Return the lock of that environment."""
-    return Lock("s3://bucket/prefix", LINES, {TARGET: Ref(digest("new"), 3, 4)})
+    return Lock("s3://bucket/prefix", LINES, {TARGET: Ref(digest("new"), 3, 4)}, {})

@@ -448,3 +448,52 @@ def test_every_error_is_an_import_error() -> None:
     """What a fetch ends in is an ImportError, and never a ModuleNotFoundError."""
     assert issubclass(FetchError, ImportError)
     assert not issubclass(FetchError, ModuleNotFoundError)
+
+
+def begun(fetcher: Fetcher, pack: Pack, numbers: list[int]) -> Any:
+    """Begin a read of what has some of the pack's blocks, one after the other."""
+    read = fetcher.begin(KEY.replace("pack", "boot"), 0, len(numbers) * SIZE)
+    return read, {pack.ref(number): at * SIZE for at, number in enumerate(numbers)}
+
+
+def test_a_read_that_began_early_brings_blocks_of_the_pack() -> None:
+    """What it brings is known later; then whoever needs a block waits for it, and makes no request."""
+    pack = Pack()
+    fetcher = make(pack)
+    read, places = begun(fetcher, pack, [0, 1, 2, 3])
+    fetcher.known(read, places)
+    assert [fetcher.load(pack.ref(number)) for number in (3, 0, 2)] == [pack.blocks[n] for n in (3, 0, 2)]
+    fetcher.prefetch(pack.ref(number) for number in range(4))
+    stop(fetcher)
+    assert pack.reads == [(0, 4 * SIZE)]
+
+
+def test_a_read_that_began_early_may_fail() -> None:
+    """What it does not bring, for whatever reason, is read from the pack; nobody hears of it."""
+    for fault in ("absent", "short", "wrong", "other"):
+        pack = Pack()
+        fetcher = make(pack)
+
+        def fail(start: int, number: int, data: bytes, fault: str = fault) -> bytes:
+            if number > 1:
+                return data
+            if fault == "absent":
+                raise AbsentError("no such object", key=KEY)
+            return {"short": data[:10], "wrong": corrupt(data), "other": data[::-1]}[fault]
+
+        pack.fail = fail
+        read, places = begun(fetcher, pack, [0, 1])
+        time.sleep(0.05)  # it may have failed before it is known what it brings
+        fetcher.known(read, places)
+        assert [fetcher.load(pack.ref(number)) for number in range(2)] == pack.blocks[:2]
+        assert not fetcher._flights
+
+
+def test_a_read_that_began_early_may_be_of_no_use() -> None:
+    """Where the index is not what was thought, its bytes are dropped."""
+    pack = Pack()
+    fetcher = make(pack)
+    read, _ = begun(fetcher, pack, [0, 1])
+    fetcher.known(read, {})
+    assert fetcher.load(pack.ref(1)) == pack.blocks[1]
+    assert (SIZE, SIZE) in pack.reads
