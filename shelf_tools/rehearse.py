@@ -29,9 +29,10 @@ if not event:
 else:
     import json
     module = runpy.run_path(program, run_name=os.path.basename(program).partition(".")[0])
-    found = [name for name in (handler, "handler", "lambda_handler") if name in module]
+    names = [handler] if handler else ["handler", "lambda_handler"]
+    found = [name for name in names if name in module]
     if not found:
-        sys.exit(f"{program} has no function {handler or 'handler'}")
+        sys.exit(f"{program} has no function {' or '.join(names)}")
     print(json.dumps(module[found[0]](json.loads(event), None), default=repr))
 """
 

@@ -84,11 +84,15 @@ class Lock(NamedTuple):
             "requirements": list(self.requirements),
             "requirements_sha256": requirements_digest(self.requirements),
             "targets": {
-                target: {"index": ref, **({"boot": self.boots[target]} if self.boots.get(target) else {})}
+                target: {"index": ref, **({"boot": [f"boot {target}"]} if self.boots.get(target) else {})}
                 for target, ref in self.targets.items()
             },
         }
-        return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        found = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        for target, boot in self.boots.items():  # a row a line
+            rows = (json.dumps(row, separators=(",", ":"), ensure_ascii=False) for row in boot)
+            found = found.replace(f'"boot {target}"', ",\n    ".join(rows))
+        return found
 
     @classmethod
     def decode(cls, data: str, path: str) -> Lock:

@@ -47,6 +47,7 @@ MADE: dict[str, Callable[[], bytes]] = {
     "environment.json": lambda: records.environment_pointer().encode(),
     "index": records.index_bytes,
     "cloudimport.lock": lambda: records.lock().encode().encode(),
+    "boot.lock": lambda: records.boot_lock().encode().encode(),
     "keys.txt": _keys,
     "canonical.json": lambda: canonical(
         {"ä": [1, 'é\u2028"\\\n', True, None], "a": {"z": 0, "b": 2**53 - 1}}

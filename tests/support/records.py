@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloudimport.format.content import Content, File, Native
 from cloudimport.format.layout import Block, BuildPointer, Layout, Pack
-from cloudimport.format.lock import Lock
+from cloudimport.format.lock import BootRange, Lock
 from cloudimport.format.records import EnvironmentPointer, Ref, sha256
 from cloudimport.ids import Target
 from shelf_tools.indexing import Built, build_index
@@ -122,3 +122,13 @@ def environment_pointer() -> EnvironmentPointer:
 def lock() -> Lock:
     """Return the lock of that environment."""
     return Lock("s3://bucket/prefix", LINES, {TARGET: Ref(digest("new"), 3, 4)}, {})
+
+
+def boot_lock() -> Lock:
+    """Return the same with a boot image."""
+    rows = (
+        BootRange("alpha", "1.2", digest("part"), 0, 700, (0, 2, 5, 1)),
+        BootRange("alpha", "1.2", digest("part"), 700, 50, (9, 1)),
+        BootRange("beta", "2!1+local", digest("other part"), 0, 10, (3, 1)),
+    )
+    return lock()._replace(boots={TARGET: rows})
