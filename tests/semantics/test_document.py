@@ -8,7 +8,7 @@ from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[2] / "docs/semantics.md"
 #: The document's parts, in order.
-PARTS = ("modules", "files", "ccode", "native", "metadata", "namespaces", "processes", "install")
+PARTS = ("modules", "files", "ccode", "native", "metadata", "namespaces", "processes", "install", "boot")
 
 
 def paragraphs() -> dict[str, list[str]]:
@@ -57,6 +57,8 @@ def render() -> str:
 
 def test_document_and_tests_agree() -> None:
     """Each paragraph is a test's docstring and each test's docstring a paragraph, in the same order."""
+    files = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
+    assert files == {*PARTS, "document"}
     assert documented() == paragraphs(), f"write this into {DOCUMENT}:\n{render()}"
 
 
