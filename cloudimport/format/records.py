@@ -20,7 +20,7 @@ FORMAT = 1
 #: Plain bytes of a block, at the most (docs/format.md, section 6).
 BLOCK_SIZE = 1 << 20
 #: Up to so many bytes loading OpenSSL (2 ms) costs more than its SHA-256 saves.
-_SMALL = 256 << 10
+_SMALL = 16 << 10
 
 
 def canonical(value: object) -> bytes:
