@@ -113,6 +113,10 @@ class Fetcher:
             self._counters.add("round_trips")
             self._start_workers(len(tasks))
 
+    def is_near(self, ref: BlockRef) -> bool:
+        """Whether a block is in the cache, or on its way."""
+        return ref in self._flights or ref in self._cache
+
     def drop(self, ref: BlockRef) -> None:
         """Forget a block that turned out to be wrong or is no longer needed."""
         self._cache.drop(ref)

@@ -82,6 +82,7 @@ class Section:
         self._files_of = files_of
         self._folders: dict[str, tuple[list[str], list[str]]] | None = None
         self._natives: dict[int, int] | None = None
+        self._code_blocks: list[int] | None = None
         try:
             record = jsontext.loads(data)
             self._parse_files(record)
@@ -176,6 +177,15 @@ class Section:
             raise FormatError(f"{self._what}: block {number} has sizes that its codec cannot have")
         digest = check_digest(self._block_digests[64 * number : 64 * number + 64])
         return BlockRef(digest, key, offset, length, size, codec, number in self._exclusive)
+
+    def code_from(self, number: int) -> Iterator[BlockRef]:
+        """Yield the blocks after ``number`` that hold code objects, in their order."""
+        if self._code_blocks is None:
+            rows = (row[3] for row in self.modules.values())
+            self._code_blocks = sorted({block for row in rows for block in row[::3]})
+        for block in self._code_blocks:
+            if block > number:
+                yield self.block(block)
 
     def native_of(self, number: int) -> int | None:
         """Return the native file that all bytes of a block belong to, or None."""
