@@ -143,7 +143,7 @@ def _say_outcomes(what: str, outcomes: dict[str, Outcome]) -> None:
     _say(f"{time.strftime('%H:%M:%S')} {what}: {items} items")
     for name, outcome in outcomes.items():
         if outcome.unsteady:
-            _say(f"  {name}: {outcome.unsteady} items are not the same in all runs under pip")
+            _say(f"  {name}: {outcome.unsteady} items could not be compared")
         if outcome.status in ("differs", "broken"):
             _say(f"  {name} {outcome.status} in {len(outcome.differing)} of {outcome.items} {outcome.broken}")
             for line in differing_lines(outcome):

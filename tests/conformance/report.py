@@ -39,8 +39,8 @@ compared.
 - empty: does not apply to this distribution
 
 What differed was run again under pip, up to eight times. An item that is not the same in all of these runs
-cannot be compared, nor can a module that importlib left half-made, which is its way out of a deadlock of
-threads; how many there were is said below.
+cannot be compared, nor can what threads have imported where importlib found a deadlock of theirs: it lets
+one of them fail. How many there were is said below.
 """
 
 
@@ -85,7 +85,7 @@ def _totals(rows: Sequence[Row], versions: Iterable[str]) -> list[str]:
     unsteady, excepted = sum(o.unsteady for o in outcomes), sum(o.excepted for o in outcomes)
     differing = sum(len(o.differing) for o in outcomes)
     lines += ["", f"Items compared: {items:,}; {failed:,} of them fail alike, {differing:,} differ, "]
-    lines[-1] += f"{excepted:,} are excepted, {unsteady:,} were not the same in all runs under pip."
+    lines[-1] += f"{excepted:,} are excepted, {unsteady:,} could not be compared."
     return [*lines, ""]
 
 

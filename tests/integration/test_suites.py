@@ -82,7 +82,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     pins = HERE / f"requirements-{version}.txt"
     where = ("--shelf", folder / "shelf", "--lock", folder / "lock")
     run_shelf("publish", "-r", pins, *where).ok()
-    plain = install_packages(version, pins, folder / "plain")
+    # As deep as a site tree: pytest names tests by their parameters, and shortens long paths there.
+    plain = install_packages(version, pins, folder / "plain" / ("deep" * 16) / "site")
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(plain)], check=False, capture_output=True)
     for name, tests in CARRIED.items():
         [pin] = [line for line in pins.read_text().splitlines() if line.startswith(f"{name}==")]
