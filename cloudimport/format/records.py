@@ -5,6 +5,8 @@ docs/format.md, sections 2, 5 and 9. Import budget: nothing; ``hashlib`` on firs
 
 from __future__ import annotations
 
+import sys
+
 from cloudimport.errors import ConfigurationError, FormatError
 from cloudimport.format import jsontext
 from cloudimport.ids import Target, check_digest, normalise_name, normalise_version
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 else:
     from cloudimport.tuples import NamedTuple
 
+try:  # CPython's own; by its one name of this version, since looking for others asks every path hook
+    _builtin: Any = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha256").sha256
+except ImportError:
+    _builtin = None
 FORMAT = 1
 #: Plain bytes of a block, at the most (docs/format.md, section 6).
 BLOCK_SIZE = 1 << 20
@@ -37,12 +43,8 @@ def sha256(data: bytes | memoryview) -> str:
 
 
 def _sha256(size: int) -> Any:
-    if size <= _SMALL:
-        for name in ("_sha2", "_sha256"):  # CPython's own, from 3.12 on and before
-            try:
-                return __import__(name).sha256
-            except ImportError:
-                pass
+    if _builtin is not None and size <= _SMALL:
+        return _builtin
     import hashlib
 
     return hashlib.sha256

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _thread import get_ident
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
     EXTENSION_SUFFIXES,
@@ -207,6 +208,8 @@ def path_hook(tree: SiteTree) -> Callable[[str], FolderFinder]:
         (SourcelessFileLoader, BYTECODE_SUFFIXES),
     ]
 
+    asking: set[int] = set()  # threads whose fetch may import, and so ask for the same path again
+
     def cloudimport_path_hook(path: str) -> FolderFinder:
         if path == tree.root:
             return FolderFinder(path, tree, details)
@@ -214,7 +217,13 @@ def path_hook(tree: SiteTree) -> Callable[[str], FolderFinder]:
             relative = _relative(path, tree.prefix)
             if tree.index.find_folder(relative):
                 return FolderFinder(tree.prefix + relative, tree, details)
-            tree.ensure(relative)  # an archive, for zipimport's hook
+            me = get_ident()
+            if me not in asking:
+                asking.add(me)
+                try:
+                    tree.ensure(relative)  # an archive, for zipimport's hook
+                finally:
+                    asking.discard(me)
         raise ImportError("not a folder of the site tree", path=path)
 
     return cloudimport_path_hook

@@ -184,6 +184,12 @@ def test_own_loader(world: World) -> None:
         import inzip
         print(inzip.where)
     """)
+    world.both("""
+        import demo
+        sys.path.insert(0, os.path.join(os.path.dirname(demo.__file__), "data", "archive.zip"))
+        import inzip
+        print(inzip.where)
+    """)
 
 
 def test_pkgutil(world: World) -> None:
