@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.semantics.conftest import World
+import io
+import os
+import zipfile
+
+from tests.semantics.conftest import INSTALL, World
+from tests.support.shelves import MadeShelf
 
 
 def test_attributes(world: World) -> None:
@@ -184,12 +189,30 @@ def test_own_loader(world: World) -> None:
         import inzip
         print(inzip.where)
     """)
-    world.both("""
-        import demo
-        sys.path.insert(0, os.path.join(os.path.dirname(demo.__file__), "data", "archive.zip"))
+
+
+def test_archive_before_all(world: World) -> None:
+    """A zip archive of a package at the head of `sys.path` is fetched when it is first asked for a module,
+    also by what the fetch itself imports.
+    """
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("inzip.py", "x = 42\n")
+        file.writestr("large.bin", os.urandom(3_000_000))  # several blocks, by several threads
+    (world.folder / "made").mkdir()
+    shelf = MadeShelf(world.folder / "made")
+    shelf.add("thing", "1", {"thing/__init__.py": "", "thing/archive.zip": archive.getvalue()})
+    shelf.environment()
+    out = world.run(
+        """
+        print("threading" in sys.modules)
+        sys.path.insert(0, ROOT + "/thing/archive.zip")
         import inzip
-        print(inzip.where)
-    """)
+        print(inzip.x)
+        """,
+        prelude=INSTALL.format(lock=str(shelf.lock), cache=str(world.cache)),
+    )
+    assert out == "False\n42"
 
 
 def test_pkgutil(world: World) -> None:
