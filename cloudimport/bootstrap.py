@@ -170,6 +170,7 @@ class _Parts:
         self.counters.forget_lock()
         self.cache.forget_locks()
         self.fetcher.forget()
+        self.tree.forget()
 
 
 _current: Environment | None = None

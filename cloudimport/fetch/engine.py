@@ -26,6 +26,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable
+    from typing import Protocol
+
+    class Growing(Protocol):
+        """Files that are written as their blocks arrive (``cloudimport.site.growing``)."""
+
+        def take(self, ref: BlockRef, data: bytes) -> bool:
+            """Write a block to its file; returns whether it is there."""
+
+        def has(self, ref: BlockRef) -> bool:
+            """Whether a block is in its file."""
+
 
 #: Connections at a time: 8 reach the network's limit (docs/decisions/0006).
 WORKERS = 8
@@ -80,6 +91,8 @@ class Fetcher:
         self._workers = workers
         #: Digests of the blocks that were needed, in order; None: nobody wants to know.
         self.used: dict[str, None] | None = None
+        #: Where blocks go that belong to one native file, and need not be kept here then.
+        self.growing: Growing | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -98,6 +111,19 @@ class Fetcher:
             self.used.setdefault(ref.digest)
         data = self._cache.get(ref)
         return self._fetch(ref) if data is None else data
+
+    def arrive(self, ref: BlockRef) -> bytes | None:
+        """Wait until a block is in the file that grows of it; return it if none does. Raises a FetchError."""
+        if self.used is not None:
+            self.used.setdefault(ref.digest)
+        with self._lock:
+            is_coming = ref in self._flights
+        data = None
+        if is_coming:
+            data = self._join(ref)
+        if self._has_grown(ref):
+            return None
+        return self.load(ref) if data is None else data
 
     def prefetch(self, refs: Iterable[BlockRef]) -> None:
         """Start fetching those of ``refs`` that the cache does not have; returns at once, raises nothing."""
@@ -125,10 +151,14 @@ class Fetcher:
         """Make room on the cache's disk for somebody else; returns whether anything was freed."""
         return self._cache.free(wanted)
 
+    def _has_grown(self, ref: BlockRef) -> bool:
+        return self.growing is not None and self.growing.has(ref)
+
     def _submit(self, refs: list[BlockRef]) -> list[_Task]:
         """Make tasks for blocks that are not in flight, and queue them."""
         with self._lock:
-            tasks = [_Task(wanted, True) for wanted in plan(r for r in refs if r not in self._flights)]
+            missing = [ref for ref in refs if ref not in self._flights and not self._has_grown(ref)]
+            tasks = [_Task(wanted, True) for wanted in plan(missing)]
             for task in tasks:
                 self._flights.update(dict.fromkeys(task.places, task))
             self._queue.extend(tasks)
@@ -240,7 +270,8 @@ class Fetcher:
         """Check, keep and return a block. Raises CorruptError."""
         plain = check(ref, stored)
         self._counters.add("blocks_fetched")
-        self._cache.put(ref, plain)
+        if not (ref.exclusive and self.growing is not None and self.growing.take(ref, plain)):
+            self._cache.put(ref, plain)
         return plain
 
     def _start_workers(self, wanted: int) -> None:

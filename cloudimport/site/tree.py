@@ -24,10 +24,14 @@ from cloudimport.fetch.engine import Fetcher
 from cloudimport.format.index import BlockRef, EnvironmentIndex, Section
 from cloudimport.format.records import sha256
 from cloudimport.site.files import makedirs, mkdir, place, status_of, touch, with_interpreter
+from cloudimport.site.growing import Growing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
+    _T = TypeVar("_T")
 
 #: ``stat`` of a file that is not there fills it, since C code may open it next. After this many in one
 #: build it is a scan (botocore asks for 400 files to list its services): then the index answers.
@@ -74,6 +78,8 @@ class SiteTree:
         #: How many stored bytes are read ahead at the next miss, by build.
         self._ahead: dict[int, int] = {}
         self._temporary = temporary
+        self._growing = Growing(self.prefix, self._state, self._may_grow, self._count)
+        fetcher.growing = self._growing
         #: Files that could not be written in their place, and where they are instead.
         self._elsewhere: dict[str, str] = {}
         #: Whether what is in a file's place and is not that file is replaced by it.
@@ -102,6 +108,10 @@ class SiteTree:
         touch(marker)
         return True
 
+    def forget(self) -> None:
+        """In a forked child: drop what belongs to the parent."""
+        self._growing.forget()
+
     def activate(self, build: int) -> None:
         """Prepare for the first import from a build: start its blocks, make its folders, fill eager files.
 
@@ -125,6 +135,8 @@ class SiteTree:
                 key = (section.build, file)
                 if key not in whole:
                     whole[key] = self._is_whole(section, file)
+                    if not whole[key] and self._may_grow(section, file):
+                        self._growing.begin(section, file)
                 if whole[key]:
                     continue
             yield section.block(number)
@@ -202,8 +214,15 @@ class SiteTree:
         importlib holds that one while it asks finders and path hooks, whose files may lie here; a
         fetching thread needs it for its own imports (``ssl``, a codec for host names).
         """
+        return self._unlocked(lambda: self._fetcher.load(ref))
+
+    def _arrived(self, ref: BlockRef) -> bytes | None:
+        """Wait for a block of a growing file likewise; returns it unless the file has it."""
+        return self._unlocked(lambda: self._fetcher.arrive(ref))
+
+    def _unlocked(self, wait: Callable[[], _T]) -> _T:
         if not _imp.lock_held():
-            return self._fetcher.load(ref)
+            return wait()
         depth = 0
         try:
             while True:
@@ -212,7 +231,7 @@ class SiteTree:
         except RuntimeError:
             pass  # another thread has it, or nobody any more
         try:
-            return self._fetcher.load(ref)
+            return wait()
         finally:
             for _ in range(depth):
                 _imp.acquire_lock()
@@ -232,10 +251,47 @@ class SiteTree:
     def _fill_in_place(self, section: Section, file: int) -> str:
         path = self.prefix + section.paths[file]
         if path not in self._good:
-            if not self._is_whole(section, file):
+            if not self._is_whole(section, file) and not self._has_grown(section, file):
                 self._write(section, file, path)
             self._good.add(path)
         return path
+
+    def _grow(self, section: Section, file: int) -> list[BlockRef]:
+        """Let a native file grow, if it can; returns the blocks that it lacks."""
+        if not self._may_grow(section, file):
+            return []
+        self._growing.begin(section, file)
+        return self._growing.lacking(section, file)
+
+    def _has_grown(self, section: Section, file: int) -> bool:
+        """Wait for what a growing file lacks; returns whether it is in its place. Raises a FetchError."""
+        if section.kinds[file] != "n":
+            return False
+        lacking = self._growing.lacking(section, file)
+        self._fetcher.prefetch(lacking)
+        for ref in lacking:
+            data = self._arrived(ref)
+            if data is not None:
+                self._growing.put(section, file, ref, data)
+        self._growing.end(section, file)
+        return self._is_whole(section, file)
+
+    def _count(self, section: Section, file: int) -> None:
+        self._counters.add("files_written")
+        self._counters.add("bytes_written", section.sizes[file])
+
+    def _may_grow(self, section: Section, file: int) -> bool:
+        """Whether a native file is to be put in its place: not over what a program has put or left there."""
+        path = self.prefix + section.paths[file]
+        if path in self._good:
+            return False
+        if self.replaces:
+            return True
+        try:
+            _lstat(path)
+        except OSError:
+            return True
+        return False
 
     def _fill_elsewhere(self, section: Section, file: int, reason: OSError) -> str:
         """Write a file to its place below the temporary folder. Raises ``reason`` if there is none."""
@@ -259,11 +315,9 @@ class SiteTree:
         needed = [(self.index.section(build), other) for build, other in section.closure(file)]
         files = [*needed, (section, file)]
         absent = [(s, f) for s, f in files if self.prefix + s.paths[f] not in self._good]
-        if len(absent) > 1:
-            pieces = (
-                piece for s, f in absent if not self._is_whole(s, f) for piece in s.pieces(s.extents[f])
-            )
-            self._fetcher.prefetch(ref for ref, _, _ in pieces)
+        self._fetcher.prefetch(
+            [ref for s, f in absent if not self._is_whole(s, f) for ref in self._grow(s, f)]
+        )
         try:
             places = [self._fill_in_place(s, f) for s, f in files]
         except OSError as error:
@@ -299,8 +353,7 @@ class SiteTree:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._fetcher.free(len(data)):
                 raise
             place(temporaries, path, data, mode, section.stamp(file))
-        self._counters.add("files_written")
-        self._counters.add("bytes_written", len(data))
+        self._count(section, file)
         if section.kinds[file] == "n":
             for ref, _, _ in section.pieces(section.extents[file]):
                 if ref.exclusive:  # its bytes are in the tree now, and need not be kept twice

@@ -1,0 +1,181 @@
+"""Native files that are written while their blocks arrive, by whoever brings them.
+
+A shared library is mostly blocks that hold nothing else. To keep these until all are there, and write the
+file then, would write them twice. Here each goes to its place in a file under a temporary name, in the
+thread that has fetched it; the last one to come checks the whole and renames it. A file that cannot grow
+(a full disk, a read-only tree) is written in one piece by the site tree, as any other.
+
+The functions of ``os`` are taken at import time, before ``cloudimport.site.patches`` replaces them.
+Import budget: ``os``.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import RLock
+from os import open as _open
+from os import rename as _rename
+from os import unlink as _unlink
+from os import utime as _utime
+
+from cloudimport.format.index import BlockRef, Section
+from cloudimport.site.files import makedirs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Bytes that are read back at a time to be checked.
+_PIECE = 4 << 20
+
+
+class _File:
+    """One file under its temporary name."""
+
+    def __init__(self, section: Section, file: int, temporary: str) -> None:
+        """Make the file, as large as it will be. Raises OSError."""
+        self.section, self.file, self.temporary = section, file, temporary
+        self.is_closed = self.is_placed = False
+        self.fd = _open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(self.fd, section.sizes[file])
+            #: Where the pieces of each block go: (place in the file, place in the block, length).
+            self.places: dict[BlockRef, list[tuple[int, int, int]]] = {}
+            at = 0
+            for ref, offset, length in section.pieces(section.extents[file]):
+                self.places.setdefault(ref, []).append((at, offset, length))
+                at += length
+        except BaseException:
+            self.discard()
+            raise
+        self.missing = set(self.places)
+        self.lock = RLock()
+
+    def put(self, ref: BlockRef, data: bytes) -> None:
+        """Write what a block has of the file. Raises OSError."""
+        for at, offset, length in self.places[ref]:
+            view = memoryview(data)[offset : offset + length]
+            while view:
+                written = os.pwrite(self.fd, view, at)
+                view, at = view[written:], at + written
+
+    def finish(self, path: str) -> None:
+        """Put the file in its place if it is what it should be. Raises OSError."""
+        import hashlib
+
+        section, file = self.section, self.file
+        found = hashlib.sha256()
+        for at in range(0, section.sizes[file], _PIECE):
+            found.update(os.pread(self.fd, _PIECE, at))
+        if found.hexdigest() != section.digest(file):
+            return
+        os.fchmod(self.fd, 0o755 if file in section.executable else 0o644)
+        stamp = section.stamp(file)
+        _utime(self.temporary, ns=(stamp, stamp))
+        try:
+            _rename(self.temporary, path)
+        except FileNotFoundError:
+            makedirs(path.rpartition("/")[0])
+            _rename(self.temporary, path)
+        self.is_placed = True
+
+    def discard(self) -> None:
+        """Leave nothing of it under its temporary name."""
+        self.is_closed = True
+        os.close(self.fd)
+        try:
+            _unlink(self.temporary)
+        except OSError:
+            pass
+
+
+class Growing:
+    """The files of one tree that grow. Thread-safe; what fails here is left to the tree."""
+
+    def __init__(
+        self,
+        prefix: str,
+        temporaries: str,
+        may_place: Callable[[Section, int], bool],
+        on_placed: Callable[[Section, int], None],
+    ) -> None:
+        """Files go below ``prefix``, by way of the folder ``temporaries``, if ``may_place`` still says so.
+
+        ``on_placed`` hears of each, in whatever thread.
+        """
+        self._prefix, self._temporaries = prefix, temporaries
+        self._may_place, self._on_placed = may_place, on_placed
+        self._files: dict[tuple[int, int], _File] = {}
+        self._by_block: dict[BlockRef, _File] = {}
+        self._lock = RLock()
+
+    def begin(self, section: Section, file: int) -> None:
+        """Let a native file grow, whose blocks are about to be fetched; harmless if it does."""
+        with self._lock:
+            if (section.build, file) in self._files:
+                return
+            try:
+                made = _File(section, file, f"{self._temporaries}/{os.urandom(8).hex()}.tmp")
+            except OSError:
+                return
+            self._files[section.build, file] = made
+            self._by_block.update((ref, made) for ref in made.places if ref.exclusive)
+
+    def take(self, ref: BlockRef, data: bytes) -> bool:
+        """Write a block to the file that grows of it; returns whether it need not be kept besides."""
+        found = self._by_block.get(ref)
+        return found is not None and not found.is_closed and self._put(found, ref, data)
+
+    def has(self, ref: BlockRef) -> bool:
+        """Whether a growing file has got a block, or one that has grown."""
+        found = self._by_block.get(ref)
+        return found is not None and (found.is_placed or (ref not in found.missing and not found.is_closed))
+
+    def lacking(self, section: Section, file: int) -> list[BlockRef]:
+        """Return the blocks that a growing file still lacks, in order; none if it does not grow."""
+        found = self._files.get((section.build, file))
+        return [ref for ref in found.places if ref in found.missing] if found is not None else []
+
+    def put(self, section: Section, file: int, ref: BlockRef, data: bytes) -> None:
+        """Write a block that only the file's reader has got."""
+        found = self._files.get((section.build, file))
+        if found is not None:
+            self._put(found, ref, data)
+
+    def end(self, section: Section, file: int) -> None:
+        """Wait for whoever is about to finish a file, and give it up if nobody is."""
+        found = self._files.get((section.build, file))
+        if found is not None:
+            with found.lock:
+                self._drop(found)
+
+    def forget(self) -> None:
+        """In a forked child: the files are the parent's."""
+        files, self._files, self._by_block = self._files, {}, {}
+        for found in files.values():
+            os.close(found.fd)
+        self._lock = RLock()
+
+    def _put(self, found: _File, ref: BlockRef, data: bytes) -> bool:
+        with found.lock:
+            if found.is_closed:
+                return found.is_placed
+            try:
+                found.put(ref, data)
+                found.missing.discard(ref)
+                if found.missing:
+                    return True
+                if self._may_place(found.section, found.file):
+                    found.finish(self._prefix + found.section.paths[found.file])
+            except OSError:
+                pass
+            self._drop(found)
+        if found.is_placed:
+            self._on_placed(found.section, found.file)
+        return found.is_placed
+
+    def _drop(self, found: _File) -> None:
+        with self._lock:
+            self._files.pop((found.section.build, found.file), None)
+        if not found.is_closed:
+            found.discard()
