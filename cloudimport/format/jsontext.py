@@ -40,8 +40,8 @@ def loads(data: str | bytes) -> Any:
         try:
             text = (data if isinstance(data, str) else data.decode()).strip(_WHITESPACE)
             value, end = _scan(text, 0)
-        except (StopIteration, ValueError):
-            pass
+        except (StopIteration, ValueError, SystemError):
+            pass  # SystemError: up to 3.11 it has no error of its own unless ``json`` is loaded
         else:
             if end == len(text):
                 return value

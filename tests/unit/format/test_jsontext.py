@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import textwrap
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudimport.format import jsontext
+from tests.support.children import REPOSITORY
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -43,6 +47,30 @@ def test_same_errors(text: str, as_bytes: bool) -> None:
         assert str(raised.value) == str(error)
     else:
         assert repr(jsontext.loads(data)) == repr(expected)
+
+
+def test_errors_where_json_is_not_loaded() -> None:
+    """The scanner takes its errors from ``json``, which a process that starts has not loaded."""
+    code = """
+        import sys
+        from cloudimport.format import jsontext
+        assert "json" not in sys.modules
+        for text in ('{"a', '"\\\\x"', '[1', '{"a": 1 "b"}', '"\\n"'):
+            try:
+                print(jsontext.loads(text))
+            except ValueError as error:
+                print(type(error).__name__)
+            for name in [name for name in sys.modules if name.partition(".")[0] == "json"]:
+                del sys.modules[name]
+    """
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(REPOSITORY)},
+        check=False,
+    )
+    assert done.stdout.split() == ["JSONDecodeError"] * 5, done.stderr
 
 
 def test_too_deep() -> None:
