@@ -17,7 +17,6 @@ from cloudimport.cache.tiered import BlockCache
 from cloudimport.environments import cached_index, fetched_index, from_lock, from_shelf, read_lock
 from cloudimport.errors import ConfigurationError
 from cloudimport.events import Counters
-from cloudimport.fetch.boot import Boot
 from cloudimport.fetch.engine import Fetcher
 from cloudimport.format import codec
 from cloudimport.format.index import EnvironmentIndex
@@ -148,6 +147,8 @@ class _Parts:
         )
 
     def _fetch_index(self, ref: Ref, target: str, boot: Sequence[BootRange]) -> EnvironmentIndex:
+        from cloudimport.fetch.boot import Boot
+
         image, index = Boot(self.fetcher, boot, target), None
         try:
             index = fetched_index(self.source, self.cache_root, ref, target, self.counters)

@@ -48,6 +48,18 @@ def parser() -> argparse.ArgumentParser:
     shelf = argparse.ArgumentParser(add_help=False)
     shelf.add_argument("--shelf", metavar="URL", help="where the packages lie")
 
+    _add_publish(commands, shelf)
+    commands.add_parser("ls", parents=[shelf], help="list what is published")
+    show = commands.add_parser("show", parents=[shelf], help="show the builds of one package")
+    show.add_argument("pin", metavar="NAME==VERSION")
+    verify = commands.add_parser("verify", parents=[shelf], help="read everything back and check it")
+    verify.add_argument("pins", metavar="NAME==VERSION", nargs="*")
+    _add_export(commands, shelf)
+    _add_boot(commands, shelf)
+    return top
+
+
+def _add_publish(commands: _Commands, shelf: argparse.ArgumentParser) -> None:
     make = commands.add_parser(
         "publish", parents=[shelf], help="install pinned packages once and publish them"
     )
@@ -88,15 +100,6 @@ def parser() -> argparse.ArgumentParser:
         default="bubblewrap",
         help="none: no isolation, at your own risk",
     )
-
-    commands.add_parser("ls", parents=[shelf], help="list what is published")
-    show = commands.add_parser("show", parents=[shelf], help="show the builds of one package")
-    show.add_argument("pin", metavar="NAME==VERSION")
-    verify = commands.add_parser("verify", parents=[shelf], help="read everything back and check it")
-    verify.add_argument("pins", metavar="NAME==VERSION", nargs="*")
-    _add_export(commands, shelf)
-    _add_boot(commands, shelf)
-    return top
 
 
 def _add_boot(commands: _Commands, shelf: argparse.ArgumentParser) -> None:

@@ -19,7 +19,9 @@ echo "published in $(($(date +%s) - started)) s; the shelf holds $(du -sh "$demo
 say "the user: a new virtual environment with the runtime only"
 "$python" -m venv --without-pip "$demo/user"
 rm -rf build # what an earlier version left there would be installed too
-"$python" -m pip --no-input --disable-pip-version-check --python "$demo/user/bin/python" install --quiet .
+# setuptools calls a table of pyproject.toml experimental: nothing that a user could act on.
+PYTHONWARNINGS='ignore:`[tool.' \
+    "$python" -m pip --no-input --disable-pip-version-check --python "$demo/user/bin/python" install --quiet .
 "$python" -m pip --disable-pip-version-check --python "$demo/user/bin/python" list --format=freeze
 
 # Nothing of this shell's environment, so that nothing else can have helped.

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from tests.bench.workloads import WORKLOADS
-from tests.support.resolving import resolve
+from tests.support.resolving import write_pins
 from tests.support.runtimes import running_version
 
 
@@ -16,19 +16,8 @@ def main() -> int:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD")
     parser.add_argument("--python", default=running_version(), help="a version, such as 3.11")
     arguments = parser.parse_args()
-    failed = []
-    for name in arguments.workloads or WORKLOADS:
-        pins = resolve(WORKLOADS[name].wanted, arguments.python)
-        if pins is None:
-            failed.append(name)
-            continue
-        path = WORKLOADS[name].pins(arguments.python)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(pins)
-        sys.stdout.write(f"{name}: {pins.count('==')} distributions\n")
-    for name in failed:
-        sys.stderr.write(f"not resolved: {name}\n")
-    return bool(failed)
+    chosen = [WORKLOADS[name] for name in arguments.workloads or WORKLOADS]
+    return not write_pins((w.name, w.wanted, arguments.python, w.pins(arguments.python)) for w in chosen)
 
 
 if __name__ == "__main__":

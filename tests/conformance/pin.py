@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from tests.conformance.groups import VERSIONS, pins_file, read_groups
-from tests.support.resolving import resolve
+from tests.support.resolving import write_pins
 
 _HEADER = "# Made by `python -m tests.conformance.pin` from packages.toml.\n"
 
@@ -21,18 +21,10 @@ def main() -> int:
     parser.add_argument("--python", default=",".join(VERSIONS), help="versions, such as 3.11,3.12")
     arguments = parser.parse_args()
     groups = read_groups()
-    failed = []
-    for version in arguments.python.split(","):
-        for name in arguments.groups or groups:
-            pins = resolve(groups[name].wanted, version)
-            if pins is None:
-                failed.append(f"{name} for Python {version}")
-                continue
-            pins_file(name, version).write_text(_HEADER + pins)
-            sys.stdout.write(f"{name} for Python {version}: {pins.count('==')} distributions\n")
-    for line in failed:
-        sys.stderr.write(f"not resolved: {line}\n")
-    return bool(failed)
+    versions = arguments.python.split(",")
+    names = arguments.groups or groups
+    wanted = ((n, groups[n].wanted, v, pins_file(n, v)) for v in versions for n in names)
+    return not write_pins(wanted, _HEADER)
 
 
 if __name__ == "__main__":

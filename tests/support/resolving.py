@@ -16,6 +16,22 @@ from tests.support.runtimes import find_python
 _TIMEOUT = 600
 
 
+def write_pins(wanted: Iterable[tuple[str, Iterable[str], str, Path]], header: str = "") -> bool:
+    """Resolve each (name, requirements, version, file) and say how that went; returns whether all did."""
+    failed = []
+    for name, requirements, version, path in wanted:
+        pins = resolve(requirements, version)
+        if pins is None:
+            failed.append(f"{name} for Python {version}")
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(header + pins)
+        sys.stdout.write(f"{name} for Python {version}: {pins.count('==')} distributions\n")
+    for line in failed:
+        sys.stderr.write(f"not resolved: {line}\n")
+    return not failed
+
+
 def resolve(wanted: Iterable[str], version: str) -> str | None:
     """Return pins of requirements with all dependencies for a Python, wheels only.
 
