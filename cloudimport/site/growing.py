@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from _thread import RLock
+from os import link as _link
 from os import open as _open
 from os import rename as _rename
 from os import unlink as _unlink
@@ -25,6 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Files that grow at a time, at the most: each has a descriptor, and a program has 1,024 by default.
+_MOST = 128
 #: Bytes that are read back at a time to be checked.
 _PIECE = 4 << 20
 
@@ -36,7 +39,12 @@ class _File:
         """Make the file, as large as it will be. Raises OSError."""
         self.section, self.file, self.temporary = section, file, temporary
         self.is_closed = self.is_placed = False
-        self.fd = _open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:  # without a name, it goes with the process, however that ends
+            self.fd = _open(temporary.rpartition("/")[0], os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+            self.is_named = False
+        except OSError:  # a file system that has no such files
+            self.fd = _open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self.is_named = True
         try:
             os.ftruncate(self.fd, section.sizes[file])
             #: Where the pieces of each block go: (place in the file, place in the block, length).
@@ -70,6 +78,10 @@ class _File:
         if found.hexdigest() != section.digest(file):
             return
         os.fchmod(self.fd, 0o755 if file in section.executable else 0o644)
+        if not self.is_named:
+            # A descriptor, which an absolute path does not need, makes this linkat(2), which follows links.
+            _link(f"/proc/self/fd/{self.fd}", self.temporary, src_dir_fd=self.fd, follow_symlinks=True)
+            self.is_named = True
         stamp = section.stamp(file)
         _utime(self.temporary, ns=(stamp, stamp))
         try:
@@ -83,10 +95,11 @@ class _File:
         """Leave nothing of it under its temporary name."""
         self.is_closed = True
         os.close(self.fd)
-        try:
-            _unlink(self.temporary)
-        except OSError:
-            pass
+        if self.is_named and not self.is_placed:
+            try:
+                _unlink(self.temporary)
+            except OSError:
+                pass
 
 
 class Growing:
@@ -112,7 +125,7 @@ class Growing:
     def begin(self, section: Section, file: int) -> None:
         """Let a native file grow, whose blocks are about to be fetched; harmless if it does."""
         with self._lock:
-            if (section.build, file) in self._files:
+            if (section.build, file) in self._files or len(self._files) >= _MOST:
                 return
             try:
                 made = _File(section, file, f"{self._temporaries}/{os.urandom(8).hex()}.tmp")

@@ -103,6 +103,23 @@ def test_any_order(tmp_path: Path, seed: int) -> None:
     assert os.listdir(world.state) == []
 
 
+def test_nothing_stays_of_a_process_that_is_killed(tmp_path: Path) -> None:
+    """What grows has no name until it is whole, where the file system can do that."""
+    world = World(tmp_path, 2)
+    world.take(world.section.pieces(0)[0][0])
+    assert os.listdir(world.state) == []
+
+
+def test_without_files_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere it grows under a temporary one."""
+    monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)  # a folder cannot be opened for writing
+    world = World(tmp_path, 2)
+    assert len(os.listdir(world.state)) == 1
+    world.take(*(ref for ref, _, _ in world.section.pieces(0)))
+    assert world.read(0) == world.section.data[0]
+    assert os.listdir(world.state) == []
+
+
 def test_many_threads(tmp_path: Path) -> None:
     """Several files, whose blocks come twice and from many threads, are each placed once."""
     world = World(tmp_path, 8, 8, 8, 8)
