@@ -200,17 +200,23 @@ def install(
         settings.shelf or (locked.shelf if locked else "") or settings_module.default_shelf(settings.environ)
     )
     parts = _Parts(settings, url)
-    ref, target = (
-        from_lock(locked, settings, targets) if locked else from_shelf(parts.source, settings, targets)
-    )
-    if _current is not None:
-        if _current.digest == ref.digest and _current.shelf == parts.counting.url:
-            return _current
-        if inherited is None:
-            raise ConfigurationError("another environment is installed: call cloudimport.uninstall() first")
-        uninstall()
-    parts.open_index(ref, target, boot=locked.boots.get(target, ()) if locked else ())
-    return _activate(parts, ref, target)
+    try:
+        ref, target = (
+            from_lock(locked, settings, targets) if locked else from_shelf(parts.source, settings, targets)
+        )
+        if _current is not None:
+            if _current.digest == ref.digest and _current.shelf == parts.counting.url:
+                return _current
+            if inherited is None:
+                raise ConfigurationError(
+                    "another environment is installed: call cloudimport.uninstall() first"
+                )
+            uninstall()
+        parts.open_index(ref, target, boot=locked.boots.get(target, ()) if locked else ())
+        return _activate(parts, ref, target)
+    finally:
+        if _current is None or _current._parts is not parts:
+            parts.fetcher.close()
 
 
 class Unimported:
@@ -244,7 +250,11 @@ def _of_parent(record: Mapping[str, Any]) -> _Parts:
         record["native"],
     )
     parts = _Parts(settings, settings.shelf)
-    parts.open_index(Ref(*record["index"]), record["target"], record["hidden"])
+    try:
+        parts.open_index(Ref(*record["index"]), record["target"], record["hidden"])
+    except BaseException:
+        parts.fetcher.close()
+        raise
     return parts
 
 
@@ -331,7 +341,7 @@ def uninstall() -> None:
             entries.remove(ours)
     sys.path[:] = [entry for entry in sys.path if entry != environment.root]
     _forget_importers(environment.root)
-    environment._parts.source.close()
+    environment._parts.fetcher.close()
     if environment._held is not None:
         os.close(environment._held)
 

@@ -129,7 +129,7 @@ class Fetcher:
         """Start fetching those of ``refs`` that the cache does not have; returns at once, raises nothing."""
         missing, room = [], self._cache.room()
         for ref in refs:
-            if ref not in self._cache:
+            if not self.is_near(ref):
                 room -= ref.size
                 if room < 0:
                     break
@@ -141,6 +141,7 @@ class Fetcher:
 
     def is_near(self, ref: BlockRef) -> bool:
         """Whether a block is in the cache, or on its way."""
+        # In this order: what lands meanwhile is in the cache before it leaves the flights.
         return ref in self._flights or ref in self._cache
 
     def drop(self, ref: BlockRef) -> None:
@@ -150,6 +151,12 @@ class Fetcher:
     def free(self, wanted: int) -> bool:
         """Make room on the cache's disk for somebody else; returns whether anything was freed."""
         return self._cache.free(wanted)
+
+    def close(self) -> None:
+        """Start no read that was only queued, and close the source; whoever needs a block reads it still."""
+        with self._lock:
+            self._queue.clear()
+        self.source.close()
 
     def _has_grown(self, ref: BlockRef) -> bool:
         return self.growing is not None and self.growing.has(ref)

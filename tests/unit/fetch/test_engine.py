@@ -144,6 +144,54 @@ def test_prefetch_of_one_block_is_one_round_trip() -> None:
     assert fetcher._counters.snapshot()["round_trips"] == 1
 
 
+def test_prefetch_of_a_block_that_lands_meanwhile_is_no_round_trip(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was in flight when it was asked for is neither fetched nor counted again."""
+    pack = Pack()
+    fetcher = make(pack)
+    begun = threading.Event()
+    ended = threading.Event()
+
+    def slow(start: int, number: int, data: bytes) -> bytes:
+        begun.set()
+        ended.wait(5)
+        return data
+
+    def land(cache: BlockCache, ref: BlockRef) -> bool:
+        """Let the block land just after it was looked for."""
+        found = cache.look(ref) is not None
+        ended.set()
+        reader.join()
+        return found
+
+    pack.fail = slow
+    monkeypatch.setattr(BlockCache, "__contains__", land)
+    reader = threading.Thread(target=fetcher.load, args=[pack.ref(1)])
+    reader.start()
+    begun.wait(5)
+    fetcher.prefetch([pack.ref(1)])
+    ended.set()
+    reader.join()
+    stop(fetcher)
+    assert fetcher._counters.snapshot()["round_trips"] == len(pack.reads) == 1
+
+
+def test_a_closed_fetcher_starts_nothing_that_was_queued() -> None:
+    """What is needed after all is read by whoever needs it."""
+    pack = Pack()
+    fetcher = make(pack, workers=0)
+    fetcher.prefetch([pack.ref(1)])
+    fetcher.close()
+    fetcher._workers = 1
+    fetcher.prefetch([pack.ref(3)])
+    until = time.monotonic() + 5
+    while fetcher.is_near(pack.ref(3)) and not pack.reads and time.monotonic() < until:
+        time.sleep(0.005)
+    assert pack.reads == [(3 * SIZE, SIZE)]
+    assert fetcher.load(pack.ref(1)) == pack.blocks[1]
+
+
 @pytest.mark.parametrize("room", [0, 1, SIZE, 5 * SIZE, 5 * SIZE + 1])
 def test_prefetch_never_exceeds_the_room(room: int) -> None:
     """What could not be kept is not fetched ahead."""
