@@ -12,6 +12,7 @@ Import budget: ``os``.
 from __future__ import annotations
 
 import os
+import sys
 
 from cloudimport.settings import is_native
 from cloudimport.site.children import completed
@@ -244,7 +245,10 @@ class Run(Wrapper):
             if other is not None:  # its own is what the program gets
                 os.environ["PYTHONPATH"] = os.fsdecode(other[b"PYTHONPATH"])
             return None
-        other = completed(args[2] if len(args) > 2 else kwargs.get("env"))  # type: ignore[arg-type]
+        environ = args[2] if len(args) > 2 else kwargs.get("env")
+        if environ is None and sys.version_info >= (3, 13) and self.__qualname__.startswith("posix_spawn"):
+            environ = os.environ  # which None stands for since then
+        other = completed(environ)  # type: ignore[arg-type]
         if other is None:
             return None
         if len(args) > 2:

@@ -321,15 +321,15 @@ def test_each_concurrent_run_has_its_own_uid() -> None:
     uids: list[int] = []
 
     def look(mark: str) -> None:
-        worker = threading.Thread(target=inside, args=(f"import time; time.sleep(4) #{mark}",))
+        worker = threading.Thread(target=inside, args=(f"import time; time.sleep(8) #{mark}",))
         worker.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         found: set[int] = set()
         while len(found) < 1 and time.monotonic() < deadline:
             found = {Path(f"/proc/{pid}").stat().st_uid for pid in left(mark)} - {0}
             time.sleep(0.02)
         uids.extend(found)
-        barrier.wait(20)
+        barrier.wait(60)
         worker.join()
 
     threads = [threading.Thread(target=look, args=(f"mark-{os.getpid()}-uid{n}",)) for n in range(3)]
