@@ -40,7 +40,9 @@ compared.
 
 What differed was run again under pip, up to eight times. An item that is not the same in all of these runs
 cannot be compared, nor can what threads have imported where importlib found a deadlock of theirs: it lets
-one of them fail. How many there were is said below.
+one of them fail. How many there were is said below. Of these a difference is known that the table does not
+show: with nothing cached such deadlocks are found, and leave something missing, more often than under pip
+([semantics](semantics.md#where-it-falls-short)).
 """
 
 
