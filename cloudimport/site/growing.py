@@ -120,18 +120,21 @@ class Growing:
         self._may_place, self._on_placed = may_place, on_placed
         self._files: dict[tuple[int, int], _File] = {}
         self._by_block: dict[BlockRef, _File] = {}
+        #: What has grown: whoever looked just before that does not begin it again.
+        self._placed: set[tuple[int, int]] = set()
         self._lock = RLock()
 
     def begin(self, section: Section, file: int) -> None:
-        """Let a native file grow, whose blocks are about to be fetched; harmless if it does."""
+        """Let a native file grow, whose blocks are about to be fetched; harmless if it does, or has grown."""
+        key = (section.build, file)
         with self._lock:
-            if (section.build, file) in self._files or len(self._files) >= _MOST:
+            if key in self._files or key in self._placed or len(self._files) >= _MOST:
                 return
             try:
                 made = _File(section, file, f"{self._temporaries}/{os.urandom(8).hex()}.tmp")
             except OSError:
                 return
-            self._files[section.build, file] = made
+            self._files[key] = made
             self._by_block.update((ref, made) for ref in made.places if ref.exclusive)
 
     def take(self, ref: BlockRef, data: bytes) -> bool:
@@ -188,7 +191,10 @@ class Growing:
         return found.is_placed
 
     def _drop(self, found: _File) -> None:
+        key = (found.section.build, found.file)
         with self._lock:
-            self._files.pop((found.section.build, found.file), None)
+            self._files.pop(key, None)
+            if found.is_placed:
+                self._placed.add(key)
         if not found.is_closed:
             found.discard()

@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import cloudimport
@@ -69,7 +70,10 @@ def attempt(
     if error is not None:
         found = once(settings)
     names = [base.__name__ for base in type(error).__mro__] if error is not None else []
-    fields = [getattr(error, "key", ""), getattr(error, "package", ""), str(error or "")]
+    text = str(error or "")
+    if error is not None and not isinstance(error, cloudimport.CloudImportError):
+        text = "".join(traceback.format_exception(error))  # it is none of ours: where does it come from?
+    fields = [getattr(error, "key", ""), getattr(error, "package", ""), text]
     made = len(server.requests) >= first
     cloudimport.uninstall()
     purge()

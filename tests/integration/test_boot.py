@@ -68,7 +68,7 @@ def test_boot(shelf: MadeShelf, tmp_path: Path, way: str) -> None:
     assert "5 parts, 5 requests" in run_shelf("boot", "t.json", cwd=shelf.work).ok()
     after, paths = start(shelf, tmp_path, "after")
     assert after["url"] == before["url"]
-    assert (after["round_trips"], after["requests"]) == (1, 6)
+    assert (after["round_trips"], after["requests"]) == (1, 6), (after, paths)
     assert sorted(path.count("/boot-") + 2 * path.count("/envs/") for path in paths) == [1, 1, 1, 1, 1, 2]
     assert int(str(before["round_trips"])) > 1
 

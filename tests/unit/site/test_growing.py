@@ -101,6 +101,8 @@ def test_any_order(tmp_path: Path, seed: int) -> None:
     assert world.growing.lacking(world.section, 0) == []
     assert world.placed == [0]
     assert os.listdir(world.state) == []
+    world.growing.begin(world.section, 0)  # by whoever looked just before it was there
+    assert all(map(world.growing.has, refs))
 
 
 def test_nothing_stays_of_a_process_that_is_killed(tmp_path: Path) -> None:
