@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cloudimport.format.lock import BootRange
+    from cloudimport.tracing import Recorder
 
 
 class Environment:
@@ -112,11 +113,18 @@ class _Parts:
         self.counters = Counters()
         config = SourceConfig(environ=settings.environ, deadline=settings.deadline)
         self.counting = Counting(open_deferred(shelf, config))
-        self.source: Source = Retrying(self.counting, config.attempts, config.deadline)
+        self.recorder = _recorder(settings.trace) if settings.trace else None
+        inner: Source = self.counting
+        if self.recorder is not None:
+            from cloudimport.sources.timing import Timing
+
+            inner = Timing(self.counting, self.recorder.requested)
+        self.source: Source = Retrying(inner, config.attempts, config.deadline)
         self.hot = HotBlocks(settings.memory_bytes)
         disk = DiskBlocks(f"{self.cache_root}/v1/blocks", settings.cache_bytes, self.counters)
         self.cache = BlockCache(self.hot, disk, self.counters)
         self.fetcher = Fetcher(self.source, self.cache, self.counters)
+        self.fetcher.watch = self.recorder
         self.index: EnvironmentIndex
         self.tree: SiteTree
 
@@ -172,6 +180,12 @@ class _Parts:
         self.cache.forget_locks()
         self.fetcher.forget()
         self.tree.forget()
+
+
+def _recorder(path: str) -> Recorder:
+    from cloudimport.tracing import Recorder
+
+    return Recorder(path)
 
 
 _current: Environment | None = None
@@ -287,12 +301,10 @@ def _activate(parts: _Parts, ref: Ref, target: str) -> Environment:
         parts.tree.attend(helper.touched, helper.touch)
     children.install()
     _register_fork()
-    if parts.settings.trace:
-        from cloudimport.tracing import record as record_trace
-
-        record_trace(parts.settings.trace, parts.tree, parts.fetcher)
     _current = Environment(parts, finder, hook, patches, children, helper)
     _current._held = held
+    if parts.recorder is not None:
+        parts.recorder.start(parts.tree, _current.stats)
     return _current
 
 
@@ -328,6 +340,8 @@ def uninstall() -> None:
     environment, _current = _current, None
     if environment is None:
         return
+    if environment._parts.recorder is not None:
+        environment._parts.recorder.stop()
     environment._children.uninstall()
     if environment._helper is not None:
         environment._helper.uninstall()

@@ -14,7 +14,6 @@ NAMES = (
     "cache_hits",
     "cache_misses",
     "cache_repairs",
-    "modules_loaded",
     "files_written",
     "bytes_written",
 )

@@ -82,8 +82,13 @@ def resolve(
         environ,
         is_native(environ),
         _names(environ.get("CLOUDIMPORT_LOCAL", "").split(",") if local is None else local),
-        environ.get("CLOUDIMPORT_TRACE", "") and os.path.abspath(environ["CLOUDIMPORT_TRACE"]),
+        _trace(environ),
     )
+
+
+def _trace(environ: Mapping[str, str]) -> str:
+    path = environ.get("CLOUDIMPORT_TRACE") or environ.get("CLOUDIMPORT_REPORT") or ""
+    return path and os.path.abspath(path)
 
 
 def is_native(environ: Mapping[str, str]) -> bool:

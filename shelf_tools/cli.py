@@ -23,8 +23,11 @@ from shelf_tools import rehearse
 from shelf_tools.boot import Trace, publish_boot
 from shelf_tools.export import Export, Wanted
 from shelf_tools.inspect import Shelf, Shown
+from shelf_tools.picture import page
 from shelf_tools.publish import Job, publish
 from shelf_tools.recipes import NAME as RECIPES
+from shelf_tools.report import Run
+from shelf_tools.swap import write_file
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -56,6 +59,16 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("pins", metavar="NAME==VERSION", nargs="*")
     _add_export(commands, shelf)
     _add_boot(commands, shelf)
+    report = commands.add_parser(
+        "report",
+        help="draw what a trace saw: requests, waits and imports on one time axis",
+        description="Write a page (HTML, one file) that shows how a start went: what was fetched when, which "
+        "import waited for which request, and which bytes nobody needed.",
+    )
+    report.add_argument(
+        "trace", metavar="TRACE", type=Path, help="what 'shelf trace' or CLOUDIMPORT_TRACE wrote"
+    )
+    report.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("report.html"))
     return top
 
 
@@ -177,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out, err = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
     environ = dict(os.environ)
     try:
-        url = options.shelf or environ.get("CLOUDIMPORT_SHELF") or default_shelf(environ)
+        url = getattr(options, "shelf", "") or environ.get("CLOUDIMPORT_SHELF") or default_shelf(environ)
         run = _RUN[options.command]
         return run(options, url, environ, out, err)
     except CloudImportError as error:
@@ -358,6 +371,19 @@ def _boot(options: argparse.Namespace, url: str, environ: dict[str, str], out: C
     return 0
 
 
+def _report(
+    options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console
+) -> int:
+    run = Run.read(options.trace)
+    write_file(options.output, page(run))
+    _say(
+        out,
+        f"{options.output}: {_counted(len(run.requests), 'request')}, {_counted(len(run.waits), 'wait')}, "
+        f"{_counted(len(run.imports), 'import')}",
+    )
+    return 0
+
+
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
@@ -370,4 +396,5 @@ _RUN = {
     "export": _export,
     "trace": _trace,
     "boot": _boot,
+    "report": _report,
 }

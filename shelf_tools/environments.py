@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from cloudimport.sources.record import read_record
 from shelf_tools.builds import write_record
 from shelf_tools.indexing import Built, build_index
 from shelf_tools.store import Store
+from shelf_tools.swap import write_file
 
 #: Racing publishers of one environment take turns; each round one of them wins.
 _ROUNDS = 50
@@ -86,19 +85,8 @@ def write_lock(path: Path, shelf: str, lines: Sequence[str], targets: dict[str, 
 
 def replace_lock(path: Path, lock: Lock) -> None:
     """Write a lockfile in place of what is there. Raises OSError."""
-    text = lock.encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(fd, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fchmod(fd, 0o644)
-            os.fsync(fd)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_file(path, lock.encode())
 
 
 def verify_environments(store: Store, source: Source) -> list[str]:

@@ -1,4 +1,4 @@
-"""A folder that takes its place whole or not at all: filled beside it, then exchanged by one rename."""
+"""A file or folder that takes its place whole or not at all: made beside it, then exchanged by one rename."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import errno
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from cloudimport.errors import ConfigurationError
 
@@ -17,6 +19,21 @@ _PREFIX = ".shelf-export-"
 #: renameat2(2).
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file in place of what is there. Raises OSError; what was there stays then."""
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(fd, 0o644)
+            os.fsync(fd)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 @contextmanager

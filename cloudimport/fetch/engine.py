@@ -25,8 +25,22 @@ from cloudimport.sources.base import Source
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable
-    from typing import Protocol
+    from collections.abc import Callable, Iterable
+    from typing import Protocol, TypeVar
+
+    _T = TypeVar("_T")
+
+    class Watch(Protocol):
+        """Who hears what is needed, comes, and is waited for (``cloudimport.tracing``)."""
+
+        def needed(self, ref: BlockRef) -> None:
+            """Hear that somebody wants a block."""
+
+        def accepted(self, ref: BlockRef) -> None:
+            """Hear that a block has come, in the thread that has read it."""
+
+        def waited(self, ref: BlockRef, began: float) -> None:
+            """Hear that a thread has waited for a block since ``began`` (seconds, monotonic)."""
 
     class Growing(Protocol):
         """Files that are written as their blocks arrive (``cloudimport.site.growing``)."""
@@ -89,8 +103,8 @@ class Fetcher:
         self._cache = cache
         self._counters = counters
         self._workers = workers
-        #: Digests of the blocks that were needed, in order; None: nobody wants to know.
-        self.used: dict[str, None] | None = None
+        #: Who hears what happens; None: nobody wants to know.
+        self.watch: Watch | None = None
         #: Where blocks go that belong to one native file, and need not be kept here then.
         self.growing: Growing | None = None
         self.forget()
@@ -107,20 +121,20 @@ class Fetcher:
 
     def load(self, ref: BlockRef) -> bytes:
         """Return the plain bytes of a block. Raises a FetchError."""
-        if self.used is not None:
-            self.used.setdefault(ref.digest)
+        if self.watch is not None:
+            self.watch.needed(ref)
         data = self._cache.get(ref)
-        return self._fetch(ref) if data is None else data
+        return self._timed(self._fetch, ref) if data is None else data
 
     def arrive(self, ref: BlockRef) -> bytes | None:
         """Wait until a block is in the file that grows of it; return it if none does. Raises a FetchError."""
-        if self.used is not None:
-            self.used.setdefault(ref.digest)
+        if self.watch is not None:
+            self.watch.needed(ref)
         with self._lock:
             is_coming = ref in self._flights
         data = None
         if is_coming:
-            data = self._join(ref)
+            data = self._timed(self._join, ref)
         if self._has_grown(ref):
             return None
         return self.load(ref) if data is None else data
@@ -190,14 +204,20 @@ class Fetcher:
 
     def _fetch(self, ref: BlockRef) -> bytes:
         """Fetch a block that the cache does not have, or wait for whoever is fetching it."""
-        started = time.monotonic()
-        try:
+        data = self._join(ref)
+        if data is None:  # the range was damaged there, or its reader was interrupted
             data = self._join(ref)
-            if data is None:  # the range was damaged there, or its reader was interrupted
-                data = self._join(ref)
-            return self._read_block(ref) if data is None else data
+        return self._read_block(ref) if data is None else data
+
+    def _timed(self, get: Callable[[BlockRef], _T], ref: BlockRef) -> _T:
+        """Return what ``get`` does, counting the time as waited for the network."""
+        began = time.monotonic()
+        try:
+            return get(ref)
         finally:
-            self._counters.add("wait_seconds", time.monotonic() - started)
+            self._counters.add("wait_seconds", time.monotonic() - began)
+            if self.watch is not None:
+                self.watch.waited(ref, began)
 
     def _join(self, ref: BlockRef) -> bytes | None:
         """Return a block from the task that brings it, or None if that brought only others.
@@ -277,6 +297,8 @@ class Fetcher:
         """Check, keep and return a block. Raises CorruptError."""
         plain = check(ref, stored)
         self._counters.add("blocks_fetched")
+        if self.watch is not None:
+            self.watch.accepted(ref)
         if not (ref.exclusive and self.growing is not None and self.growing.take(ref, plain)):
             self._cache.put(ref, plain)
         return plain
