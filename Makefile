@@ -81,4 +81,4 @@ system-compiler: $(VENV)/.python
 	@tests/support/system_packages.sh compiler $(BIN)/python
 
 system-test:
-	@tests/support/system_packages.sh sandbox radosgw
+	@tests/support/system_packages.sh sandbox radosgw browser

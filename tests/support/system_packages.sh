@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install what is not on PyPI, where this user may; else say what is missing and what that means.
-# Usage: system_packages.sh sandbox|radosgw|bench|aarch64...|compiler PYTHON|venv PYTHON
+# Usage: system_packages.sh sandbox|radosgw|browser|bench|aarch64...|compiler PYTHON|venv PYTHON
 #
 # Never fails: what needs a missing program says so itself (and a test that cannot run is skipped).
 set -u
@@ -69,6 +69,9 @@ for group in "$@"; do
     radosgw)
         need "radosgw radosgw-admin ceph ceph-mon ceph-osd monmaptool" \
             "radosgw ceph-mon ceph-osd ceph-common" "S3 is tested against moto only"
+        ;;
+    browser)
+        need "chromium" "chromium" "pages are not looked at in a browser"
         ;;
     bench)
         need "ip fusermount3" "iproute2 fuse3" "the benchmarks need them"
