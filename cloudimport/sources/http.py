@@ -7,6 +7,7 @@ budget: ``socket``, ``threading``, ``io``; ``ssl`` with the first https:// reque
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -28,6 +29,14 @@ else:
 #: and a thawed sandbox may hold one that a NAT has long forgotten. Wall clock, since a frozen
 #: sandbox's monotonic clock may stand still.
 _MAX_IDLE = 10.0
+#: The few roots that sign the endpoints of AWS: to read all that a system trusts costs 15 ms of CPU. Where
+#: they are not enough (an intercepting proxy), the system's are asked.
+_AWS_ROOTS = os.path.join(os.path.dirname(__file__), "aws_roots.pem")
+_AWS_DOMAIN = ".amazonaws.com"
+
+
+class UntrustedError(HttpError):
+    """The server's certificate is not signed by any of the roots that were asked."""
 
 
 class Limits(NamedTuple):
@@ -45,7 +54,8 @@ class HttpClient:
         self._limits = limits
         self._proxies = proxies
         self._trusted_roots = trusted_roots
-        self._context: ssl.SSLContext | None = None
+        self._few_suffice = trusted_roots is None
+        self._contexts: dict[str | None, ssl.SSLContext] = {}
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[tuple[float, Connection]]] = {}
         self._generation = 0
@@ -147,6 +157,14 @@ class HttpClient:
             connection.close()
 
     def _connect(self, origin: Origin) -> Connection:
+        if self._few_suffice and origin.host.endswith(_AWS_DOMAIN):
+            try:
+                return self._open(origin, _AWS_ROOTS)
+            except (UntrustedError, ConfigurationError):
+                self._few_suffice = False
+        return self._open(origin, self._trusted_roots)
+
+    def _open(self, origin: Origin, roots: str | None) -> Connection:
         via = self._proxies.find(origin)
         peer = origin if via is None else via[0]
         sock = self._dial(peer, f"proxy {peer} for {origin}" if via else str(origin))
@@ -154,7 +172,7 @@ class HttpClient:
             if origin.scheme == "https":
                 if via is not None:
                     self._tunnel(sock, origin, peer, via[1])
-                sock = self._secure(sock, origin)
+                sock = self._secure(sock, origin, roots)
         except BaseException:
             sock.close()
             raise
@@ -183,24 +201,24 @@ class HttpClient:
         if status != 200:
             raise HttpError(f"proxy {proxy} refused to connect to {authority}: {status} {reason}")
 
-    def _secure(self, sock: socket.socket, origin: Origin) -> socket.socket:
+    def _secure(self, sock: socket.socket, origin: Origin, roots: str | None) -> socket.socket:
         import ssl
 
         sock.settimeout(self._limits.connect)
         try:
-            return self._tls().wrap_socket(sock, server_hostname=origin.host.encode())
+            return self._tls(roots).wrap_socket(sock, server_hostname=origin.host.encode())
         except ssl.SSLCertVerificationError as error:
             reason = error.verify_message
             text = f"the TLS certificate of {origin} is not trusted: {reason} (see AWS_CA_BUNDLE)"
-            raise HttpError(text, passing=False) from error
+            raise UntrustedError(text, passing=False) from error
         except (OSError, ValueError) as error:
             raise HttpError(f"TLS with {origin} failed: {error}") from error
 
-    def _tls(self) -> ssl.SSLContext:
+    def _tls(self, roots: str | None) -> ssl.SSLContext:
         with self._lock:
-            if self._context is None:
-                self._context = _make_context(self._trusted_roots)
-            return self._context
+            if roots not in self._contexts:
+                self._contexts[roots] = _make_context(roots)
+            return self._contexts[roots]
 
 
 def _make_context(trusted_roots: str | None) -> ssl.SSLContext:

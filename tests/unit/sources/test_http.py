@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cloudimport.errors import ConfigurationError
+from cloudimport.sources import http
 from cloudimport.sources.http import HttpClient, Limits
 from cloudimport.sources.origin import Origin, parse_url
 from cloudimport.sources.proxies import Proxies
@@ -19,6 +21,7 @@ from tests.support.certificates import make_server_context
 from tests.support.httpserver import HttpServer, Reply, Request
 from tests.support.rawserver import RawServer
 
+AWS_ROOTS = http._AWS_ROOTS
 BODY = bytes(range(256)) * 4000
 _MADE: list[HttpClient] = []
 
@@ -236,6 +239,53 @@ def test_an_untrusted_certificate_is_a_final_error(tmp_path: Path) -> None:
             _get(_client(), server.endpoint)
         assert not caught.value.passing
         assert server.requests == []
+
+
+def test_few_roots_are_read_for_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For an endpoint of AWS only the roots of AWS are read, unless the user says which to trust."""
+    context, root = make_server_context(tmp_path)
+    monkeypatch.setattr(http, "_AWS_DOMAIN", "localhost")
+    monkeypatch.setattr(http, "_AWS_ROOTS", str(root))
+    with HttpServer(_says(BODY), tls=context) as server:
+        client, endpoint = _client(), server.endpoint.replace("127.0.0.1", "localhost")
+        assert _get(client, endpoint) == BODY
+        assert list(client._contexts) == [str(root)]
+        with pytest.raises(HttpError, match="not trusted"):
+            _get(_client(Path(AWS_ROOTS)), endpoint)
+
+
+def test_where_few_roots_are_not_enough_the_systems_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint that others sign, as an intercepting proxy does, costs one handshake more, once."""
+    context, root = make_server_context(tmp_path)
+    monkeypatch.setattr(http, "_AWS_DOMAIN", "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(root))  # what OpenSSL takes for the system's
+    with HttpServer(_says(BODY), tls=context) as server:
+        client, endpoint = _client(), server.endpoint.replace("127.0.0.1", "localhost")
+        assert _get(client, endpoint) == BODY
+        assert server.connections == 2
+        server.hang_up()
+        assert _get(client, endpoint) == BODY
+        assert server.connections == 3
+    with HttpServer(_says(BODY), tls=make_server_context(tmp_path)[0]) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", AWS_ROOTS)
+        with pytest.raises(HttpError, match="not trusted") as caught:
+            _get(_client(), server.endpoint.replace("127.0.0.1", "localhost"))
+        assert not caught.value.passing
+
+
+def test_the_roots_of_aws() -> None:
+    """They are the five of Amazon Trust Services, and good for years."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(AWS_ROOTS)
+    found = {dict(pair[0] for pair in root["subject"])["commonName"]: root for root in context.get_ca_certs()}
+    assert sorted(found) == [
+        *(f"Amazon Root CA {number}" for number in range(1, 5)),
+        "Starfield Services Root Certificate Authority - G2",
+    ]
+    for root in found.values():
+        assert ssl.cert_time_to_seconds(str(root["notAfter"])) > time.time() + 4 * 365 * 86400
 
 
 def test_trusted_roots_that_are_not_there_are_a_configuration_error(tmp_path: Path) -> None:
