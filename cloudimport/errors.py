@@ -61,6 +61,8 @@ class UnreachableError(FetchError):
     """The store did not answer in time, broke off, or answered with an error of its own (5xx)."""
 
     retryable = True
+    #: Whether it asked to come back later: it is there, and others are being served.
+    throttled = False
 
 
 class CorruptError(FetchError):

@@ -30,8 +30,9 @@ class Retrying:
     """Repeats reads that end in a retryable ``UnreachableError``.
 
     At most ``attempts`` reads, and none begins later than ``deadline`` seconds after the first;
-    between them exponential backoff with full jitter. ``CorruptError`` is not its business: who
-    checks the bytes knows how to ask for them again.
+    between them exponential backoff with full jitter. A store that asks to slow down is asked until the
+    deadline: when very many start at once, that is what lets all of them in. ``CorruptError`` is not its
+    business: who checks the bytes knows how to ask for them again.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Retrying:
                     raise
                 pause = self._random() * min(_CAP, _BASE * 2 ** (attempt - 1))
                 spent = self._clock() - began
-                if attempt >= self._attempts or spent + pause >= self._deadline:
+                if (attempt >= self._attempts and not error.throttled) or spent + pause >= self._deadline:
                     raise _given_up(error, attempt, spent) from error
             self._sleep(pause)
             attempt += 1

@@ -31,7 +31,8 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)\Z")
 _MISDIRECTED = ("PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed")
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken")
 _REFUSED = (*_EXPIRED, "AuthorizationHeaderMalformed")
-_PASSING = ("RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "InternalError")
+_THROTTLED = ("SlowDown", "Throttling", "ThrottlingException")
+_PASSING = ("RequestTimeout", "InternalError", *_THROTTLED)
 
 
 class S3Source:
@@ -168,6 +169,7 @@ class S3Source:
         if status in (301, 307):
             text += f"; the bucket is in region {region}" if region else "; set the bucket's region"
         error = UnreachableError(text, key=key)
+        error.throttled = code in _THROTTLED or status == 429
         return error if status >= 500 or status == 429 or code in _PASSING else final(error)
 
 

@@ -79,6 +79,7 @@ def test_each_fault_has_its_error(
             make(server.endpoint).read("k", *window)
         assert caught.value.key == "k"
         assert caught.value.retryable == retryable
+        assert getattr(caught.value, "throttled", False) == (fault == 503)
         assert "s3://bucket/k" in str(caught.value)
         assert "\n" not in str(caught.value)
 

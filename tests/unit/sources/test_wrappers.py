@@ -69,6 +69,16 @@ def test_the_last_error_says_how_often_and_how_long(folder: FolderSource) -> Non
     assert caught.value.__cause__ is cause
 
 
+def test_a_store_that_asks_to_slow_down_is_asked_until_the_deadline(folder: FolderSource) -> None:
+    """Its answers are not counted as attempts; the deadline stays."""
+    error, time = unreachable(), Time()
+    error.throttled = True
+    assert _retrying(Faulty(folder, 1, error, times=12), time, attempts=3).read("k") == b"0123456789"
+    assert len(time.pauses) == 12
+    with pytest.raises(UnreachableError, match="gave up after"):
+        _retrying(Faulty(folder, 1, error, times=99), Time(), attempts=3).read("k")
+
+
 def test_no_attempt_begins_after_the_deadline(folder: FolderSource) -> None:
     """Where the next pause would end after the deadline, it is given up at once."""
     time = Time()
