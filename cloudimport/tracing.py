@@ -15,6 +15,7 @@ from importlib.machinery import ExtensionFileLoader, SourceFileLoader, Sourceles
 
 from cloudimport.format import jsontext
 from cloudimport.format.records import FORMAT
+from cloudimport.importer.loader import ShelfExtensionLoader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _TIMED: tuple[tuple[type, str], ...] = (
     (SourceFileLoader, "exec_module"),
     (SourcelessFileLoader, "exec_module"),
+    (ShelfExtensionLoader, "create_module"),
     (ExtensionFileLoader, "create_module"),
     (ExtensionFileLoader, "exec_module"),
 )
@@ -102,11 +104,13 @@ class Recorder:
         is_own = name in vars(kind)
 
         def timed(loader: Any, what: Any) -> Any:
+            if type(loader) is not kind and name in vars(type(loader)):
+                return original(loader, what)  # its own method calls this one, and is timed
             began = time.monotonic()
             try:
                 return original(loader, what)
             finally:
-                module = what.name if name == "create_module" else what.__spec__.name
+                module = what.name if name == "create_module" else what.__name__
                 section = getattr(loader, "_section", None)  # of ours
                 package = section.pin.name if section is not None else ""
                 self._imports.append((module, package, began, time.monotonic(), self._thread()))
