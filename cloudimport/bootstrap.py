@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cloudimport.format.lock import BootRange
+    from cloudimport.importer.bursts import Bursts
     from cloudimport.tracing import Recorder
 
 
@@ -125,6 +126,7 @@ class _Parts:
         self.cache = BlockCache(self.hot, disk, self.counters)
         self.fetcher = Fetcher(self.source, self.cache, self.counters)
         self.fetcher.watch = self.recorder
+        self.bursts = _bursts() if settings.hold_gc else None
         self.index: EnvironmentIndex
         self.tree: SiteTree
 
@@ -180,6 +182,14 @@ class _Parts:
         self.cache.forget_locks()
         self.fetcher.forget()
         self.tree.forget()
+        if self.bursts is not None:
+            self.bursts.forget()
+
+
+def _bursts() -> Bursts:
+    from cloudimport.importer.bursts import Bursts
+
+    return Bursts()
 
 
 def _recorder(path: str) -> Recorder:
@@ -262,6 +272,7 @@ def _of_parent(record: Mapping[str, Any]) -> _Parts:
         record["deadline"],
         dict(os.environ),
         record["native"],
+        hold_gc=record["hold_gc"],
     )
     parts = _Parts(settings, settings.shelf)
     try:
@@ -287,7 +298,7 @@ def _activate(parts: _Parts, ref: Ref, target: str) -> Environment:
     held = _open_tree(parts)
     record = _child_record(parts, ref, target)
     patches = Patches(parts.tree)
-    finder, hook = ShelfFinder(parts.tree, _watched(patches)), path_hook(parts.tree)
+    finder, hook = ShelfFinder(parts.tree, _watched(patches), parts.bursts), path_hook(parts.tree)
     children = Children(record, os.environ)
     helper = load() if parts.settings.native else None
     _forget_importers(parts.tree.root)
@@ -376,6 +387,7 @@ def _child_record(parts: _Parts, ref: Ref, target: str) -> dict[str, Any]:
         "memory_bytes": settings.memory_bytes,
         "deadline": settings.deadline,
         "native": settings.native,
+        "hold_gc": settings.hold_gc,
         "codec": codec.locate(),
         "index": list(ref),
         "hidden": parts.hidden,

@@ -5,7 +5,9 @@ Import budget: nothing of its own.
 
 from __future__ import annotations
 
+import marshal
 import os
+import sys
 
 from cloudimport.cache.disk import frame, read_framed, write_atomically
 from cloudimport.errors import (
@@ -28,6 +30,7 @@ from cloudimport.sources.record import read_record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
 #: What files with a byte order mark begin with.
 _MARKS = (b"\xef", b"\xff", b"\xfe", b"\0")
@@ -163,7 +166,7 @@ def cached_index(cache_root: str, ref: Ref, target: str, counters: Counters) -> 
     if data is None:
         return None
     counters.add("cache_hits")
-    return _checked(EnvironmentIndex(data, ref), target)
+    return _checked(EnvironmentIndex(data, ref, _Columns(cache_root, ref, counters)), target)
 
 
 def fetched_index(
@@ -173,7 +176,7 @@ def fetched_index(
     counters.add("cache_misses")
     counters.add("round_trips")
     data = read_record(source, keys.environment_index(ref.digest), ref)
-    index = _checked(EnvironmentIndex(data, ref), target)
+    index = _checked(EnvironmentIndex(data, ref, _Columns(cache_root, ref, counters)), target)
     path = _index_path(cache_root, ref)
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
@@ -185,6 +188,34 @@ def fetched_index(
 
 def _index_path(cache_root: str, ref: Ref) -> str:
     return f"{cache_root}/v1/indexes/{ref.digest}"
+
+
+class _Columns:
+    """Columns of an index's sections beside it, as ``marshal`` has them: they were checked once."""
+
+    def __init__(self, cache_root: str, ref: Ref, counters: Counters) -> None:
+        # Whatever changes what they are or mean changes the name.
+        self._path = f"{_index_path(cache_root, ref)}.columns1-{sys.implementation.cache_tag}"
+        self._counters = counters
+
+    def get(self, build: int) -> dict[str, Any] | None:
+        """Return the columns of a build's section, or None."""
+        path = f"{self._path}-{build}"
+        try:
+            data = read_framed(path, os.path.basename(path))
+            return None if data is None else dict(marshal.loads(data))
+        except (OSError, ValueError, EOFError, TypeError):
+            self._counters.add("cache_repairs")
+            return None
+
+    def put(self, build: int, columns: dict[str, Any]) -> None:
+        """Keep them; what cannot be kept is checked again by the next process."""
+        path = f"{self._path}-{build}"
+        data = marshal.dumps(columns)
+        try:
+            write_atomically(path, data, frame(data, os.path.basename(path)))
+        except OSError:
+            pass
 
 
 def _checked(index: EnvironmentIndex, target: str) -> EnvironmentIndex:

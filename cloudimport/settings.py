@@ -51,6 +51,8 @@ class Settings(NamedTuple):
     local: tuple[str, ...] = ()
     #: Where a record of what this process needed is written when it ends, "" for none.
     trace: str = ""
+    #: Whether garbage collection is held back while packages are imported.
+    hold_gc: bool = False
 
 
 def resolve(
@@ -83,6 +85,7 @@ def resolve(
         is_native(environ),
         _names(environ.get("CLOUDIMPORT_LOCAL", "").split(",") if local is None else local),
         _trace(environ),
+        _switch(environ, "CLOUDIMPORT_HOLD_GC", "0"),
     )
 
 
@@ -164,8 +167,8 @@ def _names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(normalise_name(name.strip()) for name in names if name.strip())
 
 
-def _switch(environ: Mapping[str, str], variable: str) -> bool:
-    text = environ.get(variable, "").strip() or "1"
+def _switch(environ: Mapping[str, str], variable: str, default: str = "1") -> bool:
+    text = environ.get(variable, "").strip() or default
     if text not in ("0", "1"):
         raise ConfigurationError(f"{variable}={text!r} is neither 0 nor 1")
     return text == "1"

@@ -115,6 +115,6 @@ def _check_index(source: Source, target: str, ref: Ref) -> None:
         section = index.section(number)
         for block in range(section.block_count):
             section.block(block)
-        for extents in section.extents:
-            section.pieces(extents)
+        for file in range(len(section.paths)):
+            section.pieces(section.extents[file])
         section.folder("")

@@ -1,8 +1,8 @@
 """Blocks on local disk, uncompressed, one file a block, shared by the processes of one user.
 
 A block is up to 1 MiB, so that an environment is some hundred files (docs/decisions/0004).
-Each file ends with a trailer of size and CRC-32 (docs/format.md, section 13) and appears by
-rename only; it is checked each time that it is read. No fault of the disk fails a read: it
+Each file ends with the CRC-32 of each of its chunks and a trailer (docs/format.md, section 13) and
+appears by rename only; what is read of it is checked each time. No fault of the disk fails a read: it
 means slower. Import budget: ``os``, ``errno``, ``zlib``, ``struct``, ``_thread``.
 """
 
@@ -20,9 +20,18 @@ from cloudimport.events import Counters
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NamedTuple, TypeVar
 
-_TRAILER = struct.Struct("<4sIQ")
-_MAGIC = b"CIB1"
+    _T = TypeVar("_T")
+else:
+    from cloudimport.tuples import NamedTuple
+
+_TRAILER, _SUM = struct.Struct("<4sIQ"), struct.Struct("<I")
+_MAGIC = b"CIB2"
+#: Bytes with a CRC-32 of their own: one code object lies in a few of them.
+CHUNK = 8 << 10
+#: Bytes that are read at a time of a block that is read in its order; allocating more costs page faults.
+_READ_ALONG = 96 << 10
 #: Eviction goes down to this share of the bound, so that it is rare.
 _LOW_WATER = 0.9
 #: What other processes add is seen by looking again after this share of the bound was added here.
@@ -38,13 +47,21 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def frame(data: bytes, name: str = "") -> bytes:
-    """Return the trailer that follows ``data`` in the file of ``name``."""
-    return _TRAILER.pack(_MAGIC, _checksum(data, name), len(data))
+    """Return what follows ``data`` in the file of ``name``: CRC-32 of each chunk, and the trailer."""
+    view = memoryview(data)
+    sums = [zlib.crc32(view[at : at + CHUNK]) for at in range(0, len(data), CHUNK)]
+    table = struct.pack(f"<{len(sums)}I", *sums)
+    return table + _TRAILER.pack(_MAGIC, _checksum(table, name), len(data))
 
 
-def _checksum(data: bytes, name: str) -> int:
+def _checksum(table: bytes, name: str) -> int:
     """Return a CRC-32 that begins with the name: another block's file does not pass for this one's."""
-    return zlib.crc32(data, zlib.crc32(name.encode()) if name else 0)
+    return zlib.crc32(table, zlib.crc32(name.encode()) if name else 0)
+
+
+def _tail(size: int) -> int:
+    """Return how many bytes follow ``size`` bytes of data."""
+    return 4 * -(-size // CHUNK) + _TRAILER.size
 
 
 def read_framed(path: str, name: str = "", size: int | None = None) -> bytes | None:
@@ -58,26 +75,50 @@ def read_framed(path: str, name: str = "", size: int | None = None) -> bytes | N
         return None
     try:
         found = os.fstat(fd).st_size
-        if size is not None and found != size + _TRAILER.size:  # before it is read: it may be of any size
+        if size is None:
+            size = _size_in(fd, found)
+        if found != size + _tail(size):  # before it is read: it may be of any size
             raise ValueError("wrong size")
-        data = _read_all(fd, found)
+        return _chunks(fd, _table(fd, name, size), 0, size)
     finally:
         os.close(fd)
-    if len(data) < _TRAILER.size:
+
+
+def _size_in(fd: int, found: int) -> int:
+    """Return the number of plain bytes that a file of ``found`` bytes says it has. Raises ValueError."""
+    trailer = os.pread(fd, _TRAILER.size, max(0, found - _TRAILER.size))
+    if len(trailer) < _TRAILER.size:
         raise ValueError("truncated")
-    magic, crc, length = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
-    plain = data[: -_TRAILER.size]
-    if magic != _MAGIC or length != len(plain) or _checksum(plain, name) != crc:
+    size: int = _TRAILER.unpack(trailer)[2]
+    return size
+
+
+def _table(fd: int, name: str, size: int) -> bytes:
+    """Return the CRC-32 of each chunk, as the file has them. Raises ValueError if that is not well-formed."""
+    tail = _read_at(fd, _tail(size), size)
+    table = tail[: -_TRAILER.size]
+    if tail[len(table) :] != _TRAILER.pack(_MAGIC, _checksum(table, name), size):
         raise ValueError("wrong size or CRC-32")
-    return plain
+    return table
 
 
-def _read_all(fd: int, size: int) -> bytes:
-    data = os.read(fd, size)
-    while len(data) < size:
-        more = os.read(fd, size - len(data))
+def _chunks(fd: int, table: bytes, start: int, end: int) -> bytes:
+    """Return the bytes from ``start``, where a chunk begins, to ``end``. Raises ValueError."""
+    data = _read_at(fd, end - start, start)
+    first, view, crc32 = start // CHUNK, memoryview(data), zlib.crc32
+    found = [crc32(view[at : at + CHUNK]) for at in range(0, len(data), CHUNK)]
+    if found != [*struct.unpack_from(f"<{len(found)}I", table, 4 * first)]:
+        raise ValueError("wrong CRC-32")
+    return data
+
+
+def _read_at(fd: int, length: int, offset: int) -> bytes:
+    """Return ``length`` bytes from ``offset``. Raises ValueError if there are fewer, and OSError."""
+    data = os.pread(fd, length, offset)
+    while len(data) < length:
+        more = os.pread(fd, length - len(data), offset + len(data))
         if not more:
-            break
+            raise ValueError("truncated")
         data += more
     return data
 
@@ -117,6 +158,17 @@ def _remove(path: str) -> bool:
     return True
 
 
+class _Window(NamedTuple):
+    """What was read last of a block, and where in it that begins."""
+
+    block: tuple[str, int]
+    start: int
+    data: bytes
+
+
+_NOTHING = _Window(("", 0), 0, b"")
+
+
 class DiskBlocks:
     """A folder of blocks by digest, bounded in bytes, the least recently used evicted first.
 
@@ -133,6 +185,9 @@ class DiskBlocks:
         self._clock = clock
         self._resume = 0.0
         self._touched: set[str] = set()
+        #: What was read last, and the CRC-32s of blocks that were read, by digest and size.
+        self._window = _NOTHING
+        self._tables: dict[tuple[str, int], bytes] = {}
         self._bytes = 0
         self.forget_lock()
 
@@ -152,33 +207,69 @@ class DiskBlocks:
     def has(self, digest: str, size: int) -> bool:
         """Whether there is a file for a block of ``size`` plain bytes."""
         try:
-            return os.stat(self._path(digest)).st_size == size + _TRAILER.size
+            return os.stat(self._path(digest)).st_size == size + _tail(size)
         except OSError:
             return False
 
     def get(self, digest: str, size: int) -> bytes | None:
         """Return a block's plain bytes, or None. A damaged file is removed and counts as absent."""
+        return self._kept(digest, lambda path: read_framed(path, digest, size))
+
+    def part(self, digest: str, size: int, at: int, length: int) -> memoryview | None:
+        """Return ``length`` of a block's plain bytes from ``at``, or None, as ``get`` does.
+
+        The chunks that they lie in are read, and more if what comes after them is being read in its order.
+        """
+        window = self._window
+        inside = at - window.start
+        if window.block != (digest, size) or not 0 <= inside <= len(window.data) - length:
+            found = self._kept(digest, lambda path: self._read_window(path, digest, size, at, length))
+            if found is None:
+                return None
+            window, inside = found, at - found.start
+        return memoryview(window.data)[inside : inside + length]
+
+    def _read_window(self, path: str, digest: str, size: int, at: int, length: int) -> _Window | None:
+        """Return what was read of a block, and keep it. Raises ValueError and OSError."""
+        last = self._window
+        block = digest, size
+        goes_on = last.block == block and 0 <= at - last.start <= len(last.data) + CHUNK
+        start = at - at % CHUNK
+        end = min(size, -(-max(at + length, start + _READ_ALONG * goes_on) // CHUNK) * CHUNK)
+        try:
+            fd = os.open(path, _READ)
+        except FileNotFoundError:
+            return None
+        try:
+            table = self._tables.get(block) or _table(fd, digest, size)
+            window = _Window(block, start, _chunks(fd, table, start, end))
+        finally:
+            os.close(fd)
+        self._tables[block] = table
+        self._window = window
+        return window
+
+    def _kept(self, digest: str, read: Callable[[str], _T | None]) -> _T | None:
         path = self._path(digest)
         try:
-            data = read_framed(path, digest, size)
+            data = read(path)
         except ValueError:
             self._counters.add("cache_repairs")
             _remove(path)
             return None
         except OSError:
             return None
-        if data is not None:
+        if data is not None and digest not in self._touched:
             self._touch(digest, path)
         return data
 
     def _touch(self, digest: str, path: str) -> None:
         """Mark as used, once a process: eviction goes by modification time."""
-        if digest not in self._touched:
-            self._touched.add(digest)
-            try:
-                os.utime(path)
-            except OSError:
-                pass
+        self._touched.add(digest)
+        try:
+            os.utime(path)
+        except OSError:
+            pass
 
     def put(self, digest: str, data: bytes) -> bool:
         """Keep a block; returns whether it is kept. Evicts, and retries once, when the disk is full."""
@@ -219,6 +310,7 @@ class DiskBlocks:
 
     def drop(self, digest: str) -> None:
         """Remove a block."""
+        self._window = _NOTHING
         _remove(self._path(digest))
 
     def evict(self, wanted: int) -> int:

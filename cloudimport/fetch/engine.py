@@ -126,6 +126,12 @@ class Fetcher:
         data = self._cache.get(ref)
         return self._timed(self._fetch, ref) if data is None else data
 
+    def kept(self, ref: BlockRef, at: int, length: int) -> bytes | memoryview | None:
+        """Return ``length`` of a block's plain bytes from ``at`` if the cache has them, else None."""
+        if self.watch is not None:
+            self.watch.needed(ref)
+        return self._cache.part(ref, at, length)
+
     def arrive(self, ref: BlockRef) -> bytes | None:
         """Wait until a block is in the file that grows of it; return it if none does. Raises a FetchError."""
         if self.watch is not None:

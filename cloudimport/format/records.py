@@ -13,7 +13,7 @@ from cloudimport.ids import Target, check_digest, normalise_name, normalise_vers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any, NamedTuple
 else:
     from cloudimport.tuples import NamedTuple
@@ -197,7 +197,7 @@ def check_path(path: object, what: str) -> str:
 Extents = tuple[int, ...]
 
 
-def check_extents(row: Extents | list[int], sizes: list[int], what: str) -> None:
+def check_extents(row: Extents | list[int], sizes: Sequence[int], what: str) -> None:
     """Check one flattened row of extents against the blocks' plain sizes. Raises FormatError."""
     if len(row) % 3:
         raise FormatError(f"{what}: extents come in threes")

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
+    from cloudimport.importer.bursts import Bursts
+
 _STANDARD = sys.stdlib_module_names | set(sys.builtin_module_names)
 
 
@@ -44,9 +46,16 @@ class ShelfFinder:
     """The finder on ``sys.meta_path``."""
 
     def __init__(
-        self, tree: SiteTree, watched: Mapping[str, Callable[[ModuleType], None]] | None = None
+        self,
+        tree: SiteTree,
+        watched: Mapping[str, Callable[[ModuleType], None]] | None = None,
+        bursts: Bursts | None = None,
     ) -> None:
-        """``watched`` says what to call when a module of the standard library was loaded."""
+        """``watched`` says what to call when a module of the standard library was loaded.
+
+        ``bursts`` holds garbage collection back meanwhile; None: nothing does.
+        """
+        self._bursts = bursts
         self._watched = watched or {}
         self._tree = tree
         self._root = tree.root
@@ -76,7 +85,12 @@ class ShelfFinder:
                 return None
             stem = f"{folder[len(self._prefix) :]}/{fullname.rpartition('.')[2]}"
         found = self._find(stem)
-        return make_spec(fullname, self._tree, *found) if found else None
+        if not found:
+            return None
+        spec = make_spec(fullname, self._tree, *found)
+        if self._bursts is not None:
+            self._bursts.watch(spec)
+        return spec
 
     def _watch(self, name: str) -> ModuleSpec | None:
         """Return the spec that ``PathFinder`` has, whose loader tells us when the module is there."""

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 #: ``stat`` of a file that is not there fills it, since C code may open it next. After this many in one
-#: build it is a scan (botocore asks for 400 files to list its services): then the index answers.
+#: build, and below a listed folder of more than _LISTED_FILES entries, it is a scan (botocore asks for 400
+#: files to list its services): then the index answers.
 _STATS_THAT_FILL = 16
 #: Listing a folder fills its data files, unless they are more than this, or more bytes together.
 _LISTED_FILES = 64
@@ -73,6 +74,8 @@ class SiteTree:
         self._counters = counters
         self._good: set[str] = set()
         self._listed: set[str] = set()
+        #: Those of them that are large: what lies below is scanned, if it is asked for.
+        self._scanned: set[str] = set()
         self._active: set[int] = set()
         self._stats_left: dict[int, int] = {}
         #: How many stored bytes are read ahead at the next miss, by build.
@@ -168,7 +171,11 @@ class SiteTree:
         pieces = section.pieces(section.extents[file])
         if len(pieces) > 1:
             self._fetcher.prefetch(ref for ref, _, _ in pieces)
-        return b"".join(self._load(ref)[at : at + length] for ref, at, length in pieces)
+        kept = self._fetcher.kept
+        return b"".join(
+            kept(ref, at, length) or memoryview(self._load(ref))[at : at + length]
+            for ref, at, length in pieces
+        )
 
     def _materialised(self, section: Section, file: int) -> bytes | None:
         """Return a native file from where it lies, if it is whole: its blocks are not kept beside it."""
@@ -184,11 +191,15 @@ class SiteTree:
 
     def code(self, section: Section, extents: tuple[int, ...]) -> bytes | memoryview:
         """Return the marshalled code object at ``extents``. Raises a FetchError."""
-        pieces = section.pieces(extents)
-        if not all(self._fetcher.is_near(ref) for ref, _, _ in pieces):
-            self._read_ahead(section, extents[-3])
-        parts = [memoryview(self._load(ref))[at : at + length] for ref, at, length in pieces]
+        kept, pieces = self._fetcher.kept, section.pieces(extents)
+        parts = [kept(*piece) or self._code_part(section, extents[-3], *piece) for piece in pieces]
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _code_part(self, section: Section, last: int, ref: BlockRef, at: int, length: int) -> memoryview:
+        """Return a part of a block that is not cached; ``last`` is where the code object ends."""
+        if not self._fetcher.is_near(ref):
+            self._read_ahead(section, last)
+        return memoryview(self._load(ref))[at : at + length]
 
     def _read_ahead(self, section: Section, number: int) -> None:
         """Start fetching a block of code that no trace has named, and what lies after it.
@@ -434,10 +445,18 @@ class SiteTree:
             return None
         section, file = found
         left = self._stats_left.get(section.build, _STATS_THAT_FILL)
-        if left:
+        if left and not (self._scanned and self._is_scanned(relative)):
             self._stats_left[section.build] = left - 1
             return None
         return status_of(section, file)
+
+    def _is_scanned(self, relative: str) -> bool:
+        """Whether a large folder that ``relative`` lies in was listed."""
+        while relative:
+            relative = relative.rpartition("/")[0]
+            if relative in self._scanned:
+                return True
+        return False
 
     def ensure_folder(self, relative: str) -> None:
         """Make a folder, its subfolders and (if they are few) its data files be there. Raises as ``fill``.
@@ -448,6 +467,8 @@ class SiteTree:
             return
         for section in self.index.find_folder(relative) if relative else []:
             files, folders = section.folder(relative) or ([], [])
+            if len(files) + len(folders) > _LISTED_FILES:
+                self._scanned.add(relative)
             for folder in (relative, *(f"{relative}/{name}" for name in folders)):
                 self.make_folder(folder)
             data = [

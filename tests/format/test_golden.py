@@ -92,7 +92,7 @@ def test_golden_index_answers() -> None:
 
 
 def test_cached_block_file() -> None:
-    """A block file of the local cache is the plain bytes, then CIB1, CRC-32 of name and bytes, and size."""
+    """A block file of the local cache is the plain bytes, their CRC-32s, CIB2, CRC-32 of these, and size."""
     assert frame(b"plain bytes", "0a" * 32) == (GOLDEN / "block-trailer").read_bytes()
 
 

@@ -122,6 +122,29 @@ def test_list(world: World) -> None:
     """)
 
 
+def test_scan(world: World) -> None:
+    """Who lists a folder of more than 64 entries and asks about what is below, as libraries do that look for
+    plug-ins and data sets, is told without a file being fetched; what he opens is.
+    """
+    shelf = MadeShelf(world.folder / "made")
+    files = {f"wide/data/{at}/large.bin": bytes([at]) * 20_000 for at in range(80)}
+    shelf.add("wide", "1", {"wide/__init__.py": "", **files})
+    shelf.environment()
+    out = world.run(
+        """
+        import wide
+        data, before = os.path.dirname(wide.__file__) + "/data", cloudimport.stats()
+        found = [f"{data}/{name}/large.bin" for name in os.listdir(data)]
+        print(len(found), all(map(os.path.isfile, found)), {os.path.getsize(path) for path in found})
+        print(cloudimport.stats()["files_written"] - before["files_written"])
+        print(open(data + "/7/large.bin", "rb").read(2), os.path.isfile(data + "/7/large.bin"))
+        print(cloudimport.stats()["files_written"] - before["files_written"])
+        """,
+        prelude=INSTALL.format(lock=str(shelf.lock), cache=str(world.cache)),
+    )
+    assert out == "80 True {20000}\n0\nb'\\x07\\x07' True\n1"
+
+
 def test_list_root(world: World) -> None:
     """The site tree's root lists the environment's top-level files and folders."""
     out = world.both("""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.semantics.conftest import World
+from tests.semantics.conftest import INSTALL, World
 from tests.support.shelves import MadeShelf, write_tree
 
 SNAPSHOT = """
@@ -275,3 +275,52 @@ def test_cache_of_others(world: World) -> None:
     if os.geteuid() == 0:
         os.chown(world.cache, 1234, 1234)
         assert "belongs to another user (uid 1234): set CLOUDIMPORT_CACHE" in world.start("").stderr
+
+
+def test_hold_gc(world: World) -> None:
+    """With `CLOUDIMPORT_HOLD_GC=1` garbage collection is held back from the beginning of an import to its
+    end, also if that is an error; what a module sets itself stays, and so does what was frozen.
+    """
+    shelf = MadeShelf(world.folder / "made")
+    files = {
+        "outer/__init__.py": "import gc, outer.inner\ninside = gc.get_threshold()[0]\n",
+        "outer/inner.py": "import gc\ninside = gc.get_threshold()[0]\nkept = [[] for _ in range(5000)]\n",
+        "wrong.py": "import outer.inner\nraise ValueError\n",
+        "outer/late.py": "kept = [[] for _ in range(5000)]\n",
+        "own.py": "import gc\ngc.set_threshold(5, 6, 7)\n",
+        "many.py": "import gc\nold = len(gc.get_objects(2))\nkept = [[] for _ in range(5000)]\n",
+    }
+    shelf.add("thing", "1", files)
+    shelf.environment()
+    script = """
+        import gc, threading
+        before, count = gc.get_threshold(), gc.get_stats()[0]["collections"]
+        import outer
+        held = outer.inside == outer.inner.inside > before[0]
+        print(held, gc.get_stats()[0]["collections"] - count < 3, gc.get_threshold() == before)
+        print(type(outer.__spec__).__name__, "_bursts" in vars(outer.__spec__), outer.__spec__._initializing)
+        try:
+            import wrong
+        except ValueError:
+            print("wrong", gc.get_threshold() == before)
+        import many
+        print(len(gc.get_objects(2)) - many.old > 4000, gc.get_freeze_count())
+        gc.freeze()
+        frozen = gc.get_freeze_count()
+        threads = [threading.Thread(target=__import__, args=(name,)) for name in ("own", "outer.late")]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        print(gc.get_threshold(), gc.get_freeze_count() >= frozen * 0.9)
+        """
+    prelude = INSTALL.format(lock=str(shelf.lock), cache=str(world.cache))
+    out = world.run(script, prelude=prelude, env={"CLOUDIMPORT_HOLD_GC": "1"})
+    assert out.splitlines() == [
+        "True True True",
+        "ModuleSpec False False",
+        "wrong True",
+        "True 0",
+        "(5, 6, 7) True",
+    ]
+    assert world.run(script, prelude=prelude).startswith(
+        "False False True\nModuleSpec False False\nwrong True"
+    )

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cloudimport.cache import disk as disk_module
-from cloudimport.cache.disk import DiskBlocks, frame, read_framed, write_atomically
+from cloudimport.cache.disk import CHUNK, DiskBlocks, frame, read_framed, write_atomically
 from cloudimport.cache.hot import HotBlocks
 from cloudimport.cache.tiered import BlockCache
 from cloudimport.events import Counters
@@ -417,3 +417,88 @@ def test_without_a_disk_memory_is_the_room(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(disk_module, "_write_all", _raise(OSError(errno.EROFS, "read-only")))
     tier.put(digest(1), block(1))
     assert cache.room() == 77
+
+
+def _large(folder: Path) -> tuple[DiskBlocks, bytes]:
+    """Return a tier that has a block of many chunks, whose bytes differ everywhere, and the block."""
+    data = b"".join(at.to_bytes(4, "big") for at in range(100_000))
+    made = make(folder)
+    assert made.put(digest(1), data)
+    return made, data
+
+
+@pytest.mark.parametrize("order", ["up", "down", "anyhow"])
+def test_parts_of_a_block(tmp_path: Path, order: str) -> None:
+    """Any part is what the block has there, in whichever order parts are read."""
+    tier, data = _large(tmp_path)
+    places = [(at, 1 + at % 30_011) for at in range(0, len(data) - 1, 7_919)]
+    places += [(0, len(data)), (0, 1), (len(data) - 1, 1), (CHUNK - 1, 2), (CHUNK, CHUNK), (5, 0)]
+    places.sort(reverse=order == "down")
+    if order == "anyhow":
+        places.sort(key=lambda place: digest(sum(place)))
+    for at, length in places:
+        wanted = data[at : at + length]
+        assert tier.part(digest(1), len(data), at, len(wanted)) == wanted
+
+
+def test_a_part_of_what_is_not_there(tmp_path: Path) -> None:
+    """An absent block has no parts, and neither has one that is described as of another size."""
+    tier, data = _large(tmp_path)
+    assert tier.part(digest(2), len(data), 0, 1) is None
+    assert tier.part(digest(1), len(data), 0, 1) == data[:1]
+    assert tier.part(digest(1), len(data) - 1, 0, 1) is None
+    assert not path_of(tmp_path, 1).exists()  # what lay there is not what was asked for
+
+
+def test_a_part_reads_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a part reads its chunks; parts one after the other are read several at a time."""
+    tier, data = _large(tmp_path)
+    reads: list[int] = []
+    pread = os.pread
+
+    def counting(fd: int, length: int, offset: int) -> bytes:
+        reads.append(length)
+        return pread(fd, length, offset)
+
+    monkeypatch.setattr(os, "pread", counting)
+    assert tier.part(digest(1), len(data), 100_000, 10) == data[100_000:100_010]
+    assert max(reads) == CHUNK
+    reads.clear()
+    for at in range(100_010, 300_010, 1_000):
+        assert tier.part(digest(1), len(data), at, 1_000) == data[at : at + 1_000]
+    assert len(reads) <= 4
+    assert sum(reads) < 320_000
+
+
+@pytest.mark.parametrize("at", [0, CHUNK - 1, CHUNK, 199_999, 399_999])
+def test_a_damaged_part_is_seen(tmp_path: Path, at: int) -> None:
+    """A flipped bit is seen by whoever reads its chunk, and the file is gone; other chunks are sound."""
+    tier, data = _large(tmp_path)
+    _flip(path_of(tmp_path, 1), at)
+    other = 300_000 if at < 100_000 else 0
+    assert tier.part(digest(1), len(data), other, 10) == data[other : other + 10]
+    assert tier.part(digest(1), len(data), at, 1) is None
+    assert not path_of(tmp_path, 1).exists()
+
+
+@pytest.mark.parametrize("at", [-1, -9, -13, -16, -17, -200])
+def test_damage_behind_the_bytes_is_seen(tmp_path: Path, at: int) -> None:
+    """A flipped bit in the CRC-32s or in the trailer makes every part absent."""
+    tier, data = _large(tmp_path)
+    _flip(path_of(tmp_path, 1), at)
+    assert tier.part(digest(1), len(data), 0, 10) is None
+    assert not path_of(tmp_path, 1).exists()
+
+
+def _flip(path: Path, at: int) -> None:
+    stored = bytearray(path.read_bytes())
+    stored[at] ^= 1
+    path.write_bytes(stored)
+
+
+def test_a_file_that_shrinks(tmp_path: Path) -> None:
+    """What is truncated behind a process that has read some of it is absent, not short."""
+    tier, data = _large(tmp_path)
+    assert tier.part(digest(1), len(data), 0, 10) == data[:10]
+    os.truncate(path_of(tmp_path, 1), 200_005)
+    assert tier.part(digest(1), len(data), 200_000, 10) is None

@@ -1,0 +1,90 @@
+"""Garbage collection held back while a package is imported, where that is asked for (docs/decisions/0017).
+
+An import makes objects that stay; collections in its course visit them again and again and find nothing.
+The end of an import has no hook, but importlib marks a spec as ``_initializing`` before it runs the module
+and unmarks it afterwards, whatever happens: the spec of the outermost module hears that, and is an ordinary
+one again from then on. Import budget: ``gc``.
+"""
+
+from __future__ import annotations
+
+import gc
+from _thread import allocate_lock
+from importlib.machinery import ModuleSpec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: New objects after which there is a collection all the same: a bound on what lies about meanwhile.
+_OBJECTS = 200_000
+
+
+class Bursts:
+    """Holds collection back from the first import that begins until the last one ends. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._running = 0
+        self._before: tuple[int, int, int] | None = None
+        self._ours = (0, 0, 0)
+
+    def watch(self, spec: ModuleSpec) -> None:
+        """Hold collection back while ``spec``'s module is run, unless it is held back already."""
+        if not self._running:
+            spec.__class__ = _Outermost
+            spec.__dict__["_bursts"] = self
+
+    def begin(self) -> None:
+        """Hear that an import begins."""
+        with self._lock:
+            self._running += 1
+            threshold = gc.get_threshold()
+            if self._running == 1 and 0 < threshold[0] < _OBJECTS:
+                self._before, self._ours = threshold, (_OBJECTS, *threshold[1:])
+                gc.set_threshold(*self._ours)
+
+    def end(self) -> None:
+        """Hear that it has ended. What a module has set itself meanwhile stays."""
+        with self._lock:
+            self._running -= 1
+            if not self._running and self._before is not None:
+                if gc.get_threshold() == self._ours:
+                    _promote()
+                    gc.set_threshold(*self._before)
+                self._before = None
+
+    def forget(self) -> None:
+        """In a forked child: take a fresh lock, and count only what this thread is in the midst of."""
+        self._lock = allocate_lock()
+        self._running = min(self._running, 1)
+
+
+def _promote() -> None:
+    """Move what is young to the oldest generation, unvisited: else the next object would have all visited."""
+    if gc.get_freeze_count() == 0:  # what a program has frozen stays so
+        gc.freeze()
+        gc.unfreeze()
+
+
+class _Outermost(ModuleSpec):
+    """A spec that tells when its module begins to be run, and when that has ended."""
+
+    _bursts: Bursts
+
+    @property
+    def _initializing(self) -> Any:
+        return self.__dict__.get("_initializing", False)
+
+    @_initializing.setter
+    def _initializing(self, value: Any) -> None:
+        self.__dict__["_initializing"] = value
+        if value:
+            self._bursts.begin()
+        else:
+            bursts = self.__dict__.pop("_bursts")
+            self.__class__ = ModuleSpec  # type: ignore[assignment]
+            bursts.end()
+
+
+_Outermost.__name__ = _Outermost.__qualname__ = "ModuleSpec"  # for who prints it meanwhile
