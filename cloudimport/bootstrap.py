@@ -121,6 +121,10 @@ class _Parts:
 
             inner = Timing(self.counting, self.recorder.requested)
         self.source: Source = Retrying(inner, config.attempts, config.deadline)
+        if settings.shared:
+            from cloudimport.sources.shared import Shared
+
+            self.source = Shared(self.source, settings.shared, self.counters)
         self.hot = HotBlocks(settings.memory_bytes)
         disk = DiskBlocks(f"{self.cache_root}/v1/blocks", settings.cache_bytes, self.counters)
         self.cache = BlockCache(self.hot, disk, self.counters)
@@ -273,6 +277,7 @@ def _of_parent(record: Mapping[str, Any]) -> _Parts:
         dict(os.environ),
         record["native"],
         hold_gc=record["hold_gc"],
+        shared=record["shared"],
     )
     parts = _Parts(settings, settings.shelf)
     try:
@@ -388,6 +393,7 @@ def _child_record(parts: _Parts, ref: Ref, target: str) -> dict[str, Any]:
         "deadline": settings.deadline,
         "native": settings.native,
         "hold_gc": settings.hold_gc,
+        "shared": settings.shared,
         "codec": codec.locate(),
         "index": list(ref),
         "hidden": parts.hidden,

@@ -10,6 +10,7 @@ from _thread import allocate_lock
 #: What is counted; ``wait_seconds``, beside these, is the time that imports waited for the network.
 NAMES = (
     "round_trips",
+    "bytes_shared",
     "blocks_fetched",
     "cache_hits",
     "cache_misses",

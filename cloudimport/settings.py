@@ -53,6 +53,8 @@ class Settings(NamedTuple):
     trace: str = ""
     #: Whether garbage collection is held back while packages are imported.
     hold_gc: bool = False
+    #: A folder of objects that other users of this host share, "" for none; it is read and never trusted.
+    shared: str = ""
 
 
 def resolve(
@@ -84,14 +86,14 @@ def resolve(
         environ,
         is_native(environ),
         _names(environ.get("CLOUDIMPORT_LOCAL", "").split(",") if local is None else local),
-        _trace(environ),
+        _path(environ.get("CLOUDIMPORT_TRACE") or environ.get("CLOUDIMPORT_REPORT")),
         _switch(environ, "CLOUDIMPORT_HOLD_GC", "0"),
+        _path(environ.get("CLOUDIMPORT_SHARED")),
     )
 
 
-def _trace(environ: Mapping[str, str]) -> str:
-    path = environ.get("CLOUDIMPORT_TRACE") or environ.get("CLOUDIMPORT_REPORT") or ""
-    return path and os.path.abspath(path)
+def _path(text: str | None) -> str:
+    return os.path.abspath(text) if text else ""
 
 
 def is_native(environ: Mapping[str, str]) -> bool:

@@ -23,6 +23,7 @@ from shelf_tools import rehearse
 from shelf_tools.boot import Trace, publish_boot
 from shelf_tools.export import Export, Wanted
 from shelf_tools.inspect import Shelf, Shown
+from shelf_tools.mirror import mirror
 from shelf_tools.picture import page
 from shelf_tools.publish import Job, publish
 from shelf_tools.recipes import NAME as RECIPES
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("pins", metavar="NAME==VERSION", nargs="*")
     _add_export(commands, shelf)
     _add_boot(commands, shelf)
+    _add_mirror(commands, shelf)
     report = commands.add_parser(
         "report",
         help="draw what a trace saw: requests, waits and imports on one time axis",
@@ -148,6 +150,24 @@ def _add_boot(commands: _Commands, shelf: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_mirror(commands: _Commands, shelf: argparse.ArgumentParser) -> None:
+    copy = commands.add_parser(
+        "mirror",
+        parents=[shelf],
+        help="copy what lockfiles need to a folder that sandboxes of this host read",
+        description="Copy what lockfiles need to a folder. Sandboxes with CLOUDIMPORT_SHARED set to it take "
+        "from there what they would fetch; they check every byte, and need not be able to write there.",
+    )
+    copy.add_argument("folder", metavar="DIR", type=Path, help="the folder to make or to complete")
+    copy.add_argument(
+        "--lock",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        help=f"repeatable; default: {LOCK_NAME} in the current folder",
+    )
+
+
 def _add_export(commands: _Commands, shelf: argparse.ArgumentParser) -> None:
     export = commands.add_parser(
         "export",
@@ -229,10 +249,10 @@ class _Bars:
         self._console = console
         self._task = self.progress.add_task("", total=0, last="", visible=False)
 
-    def stage(self, name: str, total: int) -> None:
+    def stage(self, name: str, total: int, what: str = "package") -> None:
         self._task = self.progress.add_task(name, total=total, last="")
         if not self._console.is_terminal:
-            self._console.print(f"{name}: {total} package{'s' if total != 1 else ''}", markup=False)
+            self._console.print(f"{name}: {_counted(total, what)}", markup=False)
 
     def step(self, name: str) -> None:
         self.progress.update(self._task, advance=1, last=name)
@@ -371,6 +391,28 @@ def _boot(options: argparse.Namespace, url: str, environ: dict[str, str], out: C
     return 0
 
 
+def _mirror(
+    options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console
+) -> int:
+    bars = _Bars(err)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with bars.progress:
+        done = mirror(
+            options.lock or [Path(LOCK_NAME)],
+            options.folder,
+            url,
+            environ,
+            lambda total: bars.stage("mirror", total, "object"),
+            bars.step,
+        )
+    _say(
+        out,
+        f"{options.folder}: {_counted(done.objects, 'object')}, {done.copied} of them copied "
+        f"({_counted(done.size, 'byte')})",
+    )
+    return 0
+
+
 def _report(
     options: argparse.Namespace, url: str, environ: dict[str, str], out: Console, err: Console
 ) -> int:
@@ -396,5 +438,6 @@ _RUN = {
     "export": _export,
     "trace": _trace,
     "boot": _boot,
+    "mirror": _mirror,
     "report": _report,
 }

@@ -115,7 +115,7 @@ class Section:
         self.eager: tuple[int, ...] = columns["eager"]
         self.executable: frozenset[int] = columns["executable"]
         self._native_digests: dict[str, str] = columns["native_digests"]
-        self._packs: tuple[tuple[str, int], ...] = columns["packs"]
+        self.packs: tuple[tuple[str, int], ...] = columns["packs"]
         self._blocks: tuple[int, ...] = columns["blocks"]
         self._block_sizes = self._blocks[3::5]
         self._block_digests: str = columns["block_digests"]
@@ -172,7 +172,7 @@ class Section:
         if not 0 <= number < self.block_count:
             raise FormatError(f"{self._what}: there is no block {number}")
         pack, offset, length, size, codec = self._blocks[5 * number : 5 * number + 5]
-        key, pack_size = self._packs[pack] if pack < len(self._packs) else ("", 0)
+        key, pack_size = self.packs[pack] if pack < len(self.packs) else ("", 0)
         if length <= 0 or offset + length > pack_size or not 0 < size <= BLOCK_SIZE:
             raise FormatError(f"{self._what}: block {number} does not lie in its pack")
         if codec not in (0, 1) or (length != size if codec == 0 else length >= size):

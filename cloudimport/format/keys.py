@@ -27,6 +27,13 @@ def environment_index(digest: str) -> str:
     return f"envs/{digest}"
 
 
+def is_immutable(key: str) -> bool:
+    """Whether a key ends with the digest of what it names: its bytes never change, and can be checked."""
+    name = key.rpartition("/")[2]
+    digest = name if key == f"envs/{name}" else name.partition("-")[2]
+    return len(digest) == 64 and not digest.strip("0123456789abcdef") and ".." not in key.split("/")
+
+
 def package_of(key: str) -> str:
     """Return the ``name==version`` that a key belongs to, or "" for keys of the shelf itself."""
     parts = key.split("/")

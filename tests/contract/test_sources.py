@@ -15,11 +15,13 @@ from typing import NamedTuple
 import pytest
 
 from cloudimport.errors import AbsentError, UnreachableError
+from cloudimport.events import Counters
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.counting import Counting
 from cloudimport.sources.opening import open_bare, open_source
 from cloudimport.sources.retrying import Retrying
+from cloudimport.sources.shared import Shared
 from tests.support.certificates import make_server_context
 from tests.support.faulty import Faulty, FaultyServer
 from tests.support.s3servers import S3Server
@@ -28,6 +30,7 @@ BIG = bytes(range(256)) * 12345
 OBJECTS = {
     "shelf.json": b"{}",
     "packages/a/1.0/t/pack-0": BIG,
+    f"packages/a/1.0/t/pack-{'0a' * 32}": BIG,
     "packages/a/1.0%21b%2B/t/an odd+name é": b"odd",
     "empty": b"",
 }
@@ -55,12 +58,14 @@ KINDS = (
     "memory",
     "retrying",
     "counting",
+    "shared",
     "faulty",
     "open_source",
 )
 WRAPPERS: dict[str, Callable[[Source], Source]] = {
     "retrying": lambda source: Retrying(source, attempts=3, deadline=5.0),
     "counting": Counting,
+    "shared": lambda source: Shared(source, str(source.url).removeprefix("file://"), Counters()),
     "faulty": lambda source: Faulty(source, 10**9, "short"),
     "open_source": lambda source: open_source(source.url, SourceConfig()),
 }

@@ -1,0 +1,69 @@
+"""A folder that several users of a host share, before the store: read, and never trusted.
+
+It has objects of the shelf under their own keys (``shelf mirror`` fills it), of those whose names are
+their digests: whoever reads them checks the bytes, as if they came from the store. Pointers never come from
+it. What it does not have, and what is asked for a second time, since the first answer was no good, comes from
+the store. Import budget: ``os``, ``stat``.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from cloudimport.events import Counters
+from cloudimport.format.keys import is_immutable
+from cloudimport.format.records import RECORD_SIZE
+from cloudimport.sources.base import Source
+from cloudimport.sources.reading import is_empty, join
+
+#: Not through a link, and without waiting for a writer should a pipe be there.
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class Shared:
+    """Reads from ``folder`` what that has, the rest from ``source``."""
+
+    def __init__(self, source: Source, folder: str, counters: Counters) -> None:
+        self.url = source.url
+        self._source = source
+        self._folder = folder
+        self._counters = counters
+        self._given: set[tuple[str, int, int | None]] = set()
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Return bytes of the folder's object, or what the inner source returns; see ``Source.read``."""
+        place = key, start, length
+        if place not in self._given and is_immutable(key) and not is_empty(start, length):
+            self._given.add(place)
+            data = self._look(key, start, length)
+            if data is not None:
+                self._counters.add("bytes_shared", len(data))
+                return data
+        return self._source.read(key, start, length)
+
+    def _look(self, key: str, start: int, length: int | None) -> bytes | None:
+        """Return exactly the bytes that were asked for, or None, for whatever reason."""
+        try:
+            fd = os.open(join(self._folder, key), _READ)
+        except (OSError, ValueError):
+            return None
+        try:
+            found = os.fstat(fd)
+            want = found.st_size - start if length is None else length
+            if not stat.S_ISREG(found.st_mode) or not 0 < want <= RECORD_SIZE:
+                return None
+            data = os.pread(fd, want, start)
+            return data if len(data) == want else None
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close the inner source."""
+        self._source.close()
+
+    def forget(self) -> None:
+        """Forget in the inner source."""
+        self._source.forget()

@@ -1,0 +1,155 @@
+"""``shelf mirror``: what lockfiles need, copied to a folder of this host that its sandboxes read.
+
+A sandbox with ``CLOUDIMPORT_SHARED`` set to that folder takes from it what it would fetch. It checks
+every byte, so the folder need not be trusted; that nobody but its owner writes to it keeps it useful.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from cloudimport.errors import ConfigurationError, CorruptError
+from cloudimport.format import codec, keys
+from cloudimport.format.index import EnvironmentIndex
+from cloudimport.format.lock import Lock
+from cloudimport.format.records import sha256
+from cloudimport.sources.base import Source
+from cloudimport.sources.config import SourceConfig
+from cloudimport.sources.opening import open_source
+
+#: Objects that are copied at a time, and bytes that are read at a time of one.
+_READERS, _PIECE = 8, 16 << 20
+
+
+class Mirrored(NamedTuple):
+    """How many objects a mirror has for the lockfiles, how many were copied now, and their bytes."""
+
+    objects: int
+    copied: int
+    size: int
+
+
+class Wanted(NamedTuple):
+    """An object that a lockfile needs: where from, its size in bytes (-1: not known) and digest.
+
+    ``data`` are its bytes if they were read and checked already, as those of an index are.
+    """
+
+    source: Source
+    key: str
+    size: int
+    digest: str = ""
+    data: bytes | None = None
+
+
+def mirror(
+    locks: Sequence[Path],
+    folder: Path,
+    shelf: str,
+    environ: Mapping[str, str],
+    on_start: Callable[[int], None],
+    on_done: Callable[[str], None],
+) -> Mirrored:
+    """Copy to ``folder`` what the lockfiles name: indexes, packs and boot images, for all their targets.
+
+    ``shelf`` is where a lock says none; ``on_start`` hears how many objects are missing, ``on_done`` of
+    each that is copied. What is there in its full size is not copied again; an object appears whole, and
+    checked, or not at all. Raises ConfigurationError, a FetchError, FormatError or OSError.
+    """
+    sources: dict[str, Source] = {}
+    try:
+        wanted: dict[str, Wanted] = {}
+        for path in locks:
+            locked = _read(path)
+            url = locked.shelf or shelf
+            source = sources.setdefault(url, open_source(url, SourceConfig(environ=environ)))
+            wanted.update((one.key, one) for one in _wanted(source, locked))
+        missing = [one for one in wanted.values() if not _is_there(folder, one)]
+        on_start(len(missing))
+        with ThreadPoolExecutor(_READERS) as pool:
+            sizes = []
+            for one, size in zip(missing, pool.map(lambda one: _copy(folder, one), missing), strict=True):
+                on_done(keys.package_of(one.key) or one.key)
+                sizes.append(size)
+    finally:
+        for source in sources.values():
+            source.close()
+    return Mirrored(len(wanted), len(missing), sum(sizes))
+
+
+def _read(path: Path) -> Lock:
+    try:
+        return Lock.decode(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+
+
+def _wanted(source: Source, locked: Lock) -> Iterator[Wanted]:
+    for target, ref in locked.targets.items():
+        key = keys.environment_index(ref.digest)
+        data = source.read(key)
+        plain = codec.decompress(data, ref.size)
+        _check(Wanted(source, key, ref.stored, ref.digest), sha256(plain))
+        yield Wanted(source, key, len(data), data=data)
+        for part in locked.boots.get(target, ()):
+            yield Wanted(source, part.key(target), -1, part.digest)
+        index = EnvironmentIndex(plain, ref)
+        for number in range(len(index.builds)):
+            for pack, size in index.section(number).packs:
+                yield Wanted(source, pack, size, pack.rpartition("-")[2])
+
+
+def _check(one: Wanted, actual: str) -> None:
+    if actual != one.digest:
+        raise CorruptError(
+            f"{one.source.url}/{one.key} is damaged: expected sha256 {one.digest}, got {actual}",
+            key=one.key,
+            package=keys.package_of(one.key),
+            expected=one.digest,
+            actual=actual,
+        )
+
+
+def _is_there(folder: Path, one: Wanted) -> bool:
+    try:
+        size = (folder / one.key).stat().st_size
+    except OSError:
+        return False
+    return size > 0 if one.size < 0 else size == one.size
+
+
+def _copy(folder: Path, one: Wanted) -> int:
+    """Copy an object; return its size in bytes."""
+    target = folder / one.key
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".tmp-{secrets.token_hex(8)}")
+    digest, size = hashlib.sha256(), 0
+    try:
+        with open(temporary, "xb") as file:
+            for piece in _pieces(one):
+                file.write(piece)
+                digest.update(piece)
+                size += len(piece)
+        if one.data is None:
+            _check(one, digest.hexdigest())
+        temporary.chmod(0o644)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return size
+
+
+def _pieces(one: Wanted) -> Iterator[bytes]:
+    if one.data is not None:
+        yield one.data
+    elif one.size < 0:
+        yield one.source.read(one.key)
+    else:
+        for at in range(0, one.size, _PIECE):
+            yield one.source.read(one.key, at, min(_PIECE, one.size - at))
