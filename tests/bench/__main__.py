@@ -19,6 +19,7 @@ from typing import Any
 from tests.bench.accesslog import AccessLog
 from tests.bench.link import RATE, ROUND_TRIP, missing, shaped_link
 from tests.bench.measuring import RunError, measure
+from tests.bench.needs import measure_needs
 from tests.bench.store import running_store
 from tests.bench.ways import WAYS, Bench, prepare
 from tests.bench.workloads import WORKLOADS, Workload
@@ -63,13 +64,27 @@ def main() -> int:
                 _say(f"{workload.name}: prepared in {time.monotonic() - started:.0f} s")
                 rounds = _ROUNDS_QUOTED if workload.is_quoted else _ROUNDS
                 rounds = arguments.rounds or (_ROUNDS_QUICK if arguments.quick else rounds)
-                found["workloads"][workload.name] = _rounds(
-                    bench, workload, ways, rounds, log, arguments.show
-                )
+                chosen = [way for way in ways if _is_measured(workload, way)]
+                found["workloads"][workload.name] = {
+                    **_rounds(bench, workload, chosen, rounds, log, arguments.show),
+                    "needs": _needs(bench, workload),
+                }
                 arguments.results.parent.mkdir(parents=True, exist_ok=True)
                 arguments.results.write_text(json.dumps(found, indent=1))
                 shutil.rmtree(bench.of(workload))
     return 0
+
+
+def _is_measured(workload: Workload, way: str) -> bool:
+    """Whether a way is measured for a workload; pip in steps is for those of the figure that has them."""
+    if workload.ways:
+        return way in workload.ways
+    return way != "steps" or workload.is_popular
+
+
+def _needs(bench: Bench, workload: Workload) -> dict[str, Any]:
+    folder = bench.of(workload)
+    return measure_needs(bench.python, folder / "compiled", workload.imports, workload.first, folder)
 
 
 def _chosen(text: str | None, known: dict[str, Workload]) -> list[Workload]:
@@ -90,11 +105,13 @@ def _rounds(
     """Run every way once a round, each round beginning with another; the warm ones once before."""
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     errors: dict[str, str] = {}
-    for way in (way for way in ("local", "warm") if way in ways):
+    for way in (way for way in ("local", "warm", "held") if way in ways):
         _once(bench, workload, way, log, errors)
     for number in range(rounds):
         at = number % len(ways)
         for way in (*ways[at:], *ways[:at]):
+            if way == "steps" and number:
+                continue  # a picture of where time goes, not of how much
             figures = None if way in errors else _once(bench, workload, way, log, errors)
             if figures is not None:
                 runs[way].append(figures)

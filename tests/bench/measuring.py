@@ -35,7 +35,7 @@ print("mark first", flush=True)
 _done = _cpu()
 import json
 print("figures", json.dumps({{"install_cpu": _ready - _begun, "import_cpu": _imported - _ready,
-    "process_cpu": _done, "stats": {stats}}}), flush=True)
+    "first_cpu": _done - _imported, "process_cpu": _done, "stats": {stats}}}), flush=True)
 """
 
 
@@ -54,6 +54,7 @@ class Figures:
     seconds: float
     cpu: float
     import_cpu: float
+    first_cpu: float
     install_cpu: float
     process_cpu: float
     requests: int
@@ -117,6 +118,7 @@ def measure(command: Command, folder: Path, home: Path, link: Link, log: AccessL
         seconds=marks["first"],
         cpu=usage.ru_utime + usage.ru_stime,
         import_cpu=figures["import_cpu"],
+        first_cpu=figures["first_cpu"],
         install_cpu=figures["install_cpu"],
         process_cpu=figures["process_cpu"],
         requests=len(requests),

@@ -16,7 +16,8 @@ def main() -> int:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD")
     parser.add_argument("--python", default=running_version(), help="a version, such as 3.11")
     arguments = parser.parse_args()
-    chosen = [WORKLOADS[name] for name in arguments.workloads or WORKLOADS]
+    named = [WORKLOADS[name] for name in arguments.workloads or WORKLOADS]
+    chosen = [workload for workload in named if not workload.pinned_as]
     return not write_pins((w.name, w.wanted, arguments.python, w.pins(arguments.python)) for w in chosen)
 
 

@@ -148,6 +148,18 @@ def ours_warm(bench: Bench, workload: Workload, run: Path) -> Command:
     return _ours(bench, workload, run, bench.of(workload) / "cache")
 
 
+def ours_held(bench: Bench, workload: Workload, run: Path) -> Command:
+    """As warm, with garbage collection held back."""
+    warm = ours_warm(bench, workload, run)
+    return Command(warm.argv, {**warm.environ, "CLOUDIMPORT_HOLD_GC": "1"})
+
+
+def ours_second(bench: Bench, workload: Workload, run: Path) -> Command:
+    """As cold, on a host that has mirrored what the lockfile needs."""
+    cold = ours_cold(bench, workload, run)
+    return Command(cold.argv, {**cold.environ, "CLOUDIMPORT_SHARED": str(bench.of(workload) / "shared")})
+
+
 #: By the name that tables and options have for them.
 WAYS: dict[str, Way] = {
     "pip": pip,
@@ -160,7 +172,10 @@ WAYS: dict[str, Way] = {
     "local": local,
     "cold": ours_cold,
     "boot": ours_boot,
+    "second": ours_second,
     "warm": ours_warm,
+    "held": ours_held,
+    "steps": pip_in_steps,
 }
 
 
@@ -195,6 +210,7 @@ def prepare(bench: Bench, workload: Workload) -> None:
     program = write_program(folder / "program.py", workload)
     _shelf(bench, "trace", str(program), "--lock", str(lock), "-o", str(folder / "trace.json"))
     _shelf(bench, "boot", str(folder / "trace.json"), "--lock", str(boot))
+    _shelf(bench, "mirror", str(folder / "shared"), "--lock", str(lock))
 
 
 def _shelf(bench: Bench, *arguments: str) -> None:

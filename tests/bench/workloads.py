@@ -25,15 +25,21 @@ class Workload:
     is_quoted: bool = False
     #: One of the popular packages of SOCK's figure 7 (Oakes et al., USENIX ATC 2018).
     is_popular: bool = False
+    #: The workload whose pins it has, if not its own; and the only ways that are measured, if not all.
+    pinned_as: str = ""
+    ways: tuple[str, ...] = ()
 
     def pins(self, version: str) -> Path:
         """Return the requirements file with exact pins for a Python version, such as ``3.11``."""
-        return PINS / version / f"{self.name}.txt"
+        return PINS / version / f"{self.pinned_as or self.name}.txt"
 
 
 def _plain(name: str, package: str = "", first: str = "pass") -> Workload:
     return Workload(name, (package or name,), f"import {name}", first, is_popular=True)
 
+
+#: The workload that imports all modules of a package: laziness must not punish those who use it all.
+EVERYTHING = "all of pandas"
 
 _ALL = (
     Workload(
@@ -152,5 +158,18 @@ _ALL = (
     _plain("pytest", first="pytest.approx(1.0)"),
     _plain("setuptools", first="setuptools.find_packages('.')"),
     _plain("httplib2", first="httplib2.Http()"),
+    Workload(
+        EVERYTHING,
+        ("pandas",),
+        """\
+import importlib, pkgutil, pandas
+for _module in pkgutil.walk_packages(pandas.__path__, "pandas.", onerror=lambda name: None):
+    try:
+        importlib.import_module(_module.name)
+    except ImportError:
+        pass  # of what is not installed, such as pytest, as under pip""",
+        pinned_as="pandas",
+        ways=("zip", "zip compiled", "local", "cold", "boot"),
+    ),
 )
 WORKLOADS = {workload.name: workload for workload in _ALL}
