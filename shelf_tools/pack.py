@@ -16,8 +16,12 @@ from shelf_tools.collect import code_file
 from shelf_tools.compressing import compress
 from shelf_tools.order import Item, Order
 
-#: zstd level of blocks: 9 costs 10 ms a MiB, once; 19 saves 7 to 12 % more at 20 times that.
-LEVEL = 9
+#: zstd level of the lead's blocks, which every cold start fetches, and of the others, at the most
+#: (docs/decisions/0018).
+LEVEL = 19
+_LEVEL_REST = 9
+#: Plain bytes of a block: of one that several files share, and of a native file, which is needed whole.
+_SHARED_BLOCK, _NATIVE_BLOCK = 1 << 20, BLOCK_SIZE
 #: Files from this size on (bytes) have blocks of their own; native files from the smaller size on, so
 #: that their blocks need not be kept once the file is materialised.
 _OWN_BLOCKS = 256 << 10
@@ -37,7 +41,7 @@ class _Writer:
     """Writes blocks to packs below a folder."""
 
     def __init__(self, folder: Path, level: int) -> None:
-        self._folder, self._level = folder, level
+        self._folder, self.level = folder, level
         self._blocks: list[Block | None] = []
         self.packs: list[tuple[Path, str, int]] = []
         self._open_block = bytearray()
@@ -53,7 +57,7 @@ class _Writer:
 
     def add(self, data: bytes) -> list[int]:
         """Put a small item into the open block, which has its number already; return its extents."""
-        if len(self._open_block) + len(data) > BLOCK_SIZE:
+        if len(self._open_block) + len(data) > _SHARED_BLOCK:
             self.flush()
         if not self._open_block:
             self._open_number = self._reserve()
@@ -81,7 +85,7 @@ class _Writer:
         return len(self._blocks) - 1
 
     def _write(self, number: int, plain: bytes) -> None:
-        frame = compress(plain, level=self._level)
+        frame = compress(plain, level=self.level)
         codec, stored = (1, frame) if len(frame) < len(plain) else (0, plain)
         if self._stream is None or self._offset + len(stored) > _PACK_BYTES:
             self._next_pack()
@@ -116,7 +120,7 @@ def pack(
     into: Path,
     level: int = LEVEL,
 ) -> Packed:
-    """Write a build's packs below ``into`` and return its layout.
+    """Write a build's packs below ``into`` and return its layout; ``level`` is the lead's (zstd).
 
     Raises OSError, and FormatError if a file is no longer what was scanned.
     """
@@ -129,10 +133,11 @@ def pack(
             if position == order.lead:
                 writer.flush()
                 lead = len(writer.blocks)
+                writer.level = min(level, _LEVEL_REST)
             if item.is_code:
                 assert code is not None
                 path = content.files[item.file].path
-                codes[path] = tuple(_lay(writer, code_file(code, path), _OWN_BLOCKS))
+                codes[path] = tuple(_lay(writer, code_file(code, path)))
             else:
                 files[item.file] = _lay_file(writer, content, item, tree, known)
         writer.flush()
@@ -166,27 +171,28 @@ def _lay_file(
     if file.size == 0:
         return ()
     if file.digest not in known:
-        alone = _OWN_BLOCKS_NATIVE if file.kind == "native" else _OWN_BLOCKS
-        known[file.digest] = tuple(_lay(writer, tree / file.path, alone, file.digest))
+        is_native = file.kind == "native"
+        known[file.digest] = tuple(_lay(writer, tree / file.path, is_native, file.digest))
     return known[file.digest]
 
 
-def _lay(writer: _Writer, path: Path, alone: int, expected: str = "") -> list[int]:
+def _lay(writer: _Writer, path: Path, is_native: bool = False, expected: str = "") -> list[int]:
     """Lay a file's bytes down. Raises FormatError if they are not those that were scanned."""
     digest = hashlib.sha256()
-    if path.stat().st_size < alone:
+    if path.stat().st_size < (_OWN_BLOCKS_NATIVE if is_native else _OWN_BLOCKS):
         data = path.read_bytes()
         digest.update(data)
         extents = writer.add(data)
     else:
-        extents = writer.add_alone(_pieces(path, digest))
+        size = _NATIVE_BLOCK if is_native else _SHARED_BLOCK
+        extents = writer.add_alone(_pieces(path, size, digest))
     if expected and digest.hexdigest() != expected:
         raise FormatError(f"{path.name} changed while it was published: expected sha256 {expected}")
     return extents
 
 
-def _pieces(path: Path, digest: hashlib._Hash) -> Iterator[bytes]:
+def _pieces(path: Path, size: int, digest: hashlib._Hash) -> Iterator[bytes]:
     with open(path, "rb") as stream:
-        while piece := stream.read(BLOCK_SIZE):
+        while piece := stream.read(size):
             digest.update(piece)
             yield piece

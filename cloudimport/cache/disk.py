@@ -1,6 +1,6 @@
 """Blocks on local disk, uncompressed, one file a block, shared by the processes of one user.
 
-A block is up to 1 MiB, so that an environment is some hundred files (docs/decisions/0004).
+A block is about 1 MiB, of a native file 4: an environment is some hundred files (docs/decisions/0004).
 Each file ends with the CRC-32 of each of its chunks and a trailer (docs/format.md, section 13) and
 appears by rename only; what is read of it is checked each time. No fault of the disk fails a read: it
 means slower. Import budget: ``os``, ``errno``, ``zlib``, ``struct``, ``_thread``.

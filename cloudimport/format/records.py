@@ -24,7 +24,7 @@ except ImportError:
     _builtin = None
 FORMAT = 1
 #: Plain bytes of a block, at the most (docs/format.md, section 6).
-BLOCK_SIZE = 1 << 20
+BLOCK_SIZE = 4 << 20
 #: Up to so many bytes loading OpenSSL (2 ms) costs more than its SHA-256 saves.
 _SMALL = 16 << 10
 

@@ -121,7 +121,7 @@ def _install(version: str, python: str, pins: Path, folder: Path) -> None:
 def _publish(version: str, pins: Path, shelf: Path, lock: Path) -> None:
     target = f"cp{version.replace('.', '')}-{str(running_targets()[0]).partition('-')[2]}"
     code = "import sys; from shelf_tools.cli import main; sys.exit(main())"
-    arguments = ("publish", "-r", pins, "--shelf", shelf, "--lock", lock, "--target", target)
+    arguments = ("publish", "-r", pins, "--level", "3", "--shelf", shelf, "--lock", lock, "--target", target)
     _run(sys.executable, "-c", code, *map(str, arguments), env=publisher_environment())
 
 

@@ -217,7 +217,7 @@ def _matter(kind: str) -> list[tuple[tuple[Any, ...], Any]]:
             (("blocks", 0, 0), -1),
             (("blocks", 0, 1), 1950),
             (("blocks", 0, 2), 10**9),
-            (("blocks", 0, 3), (1 << 20) + 1),
+            (("blocks", 0, 3), (4 << 20) + 1),
             (("blocks", 0, 4), 2),
             (("blocks", 0, 2), 0),
             (("files", 0), [2, 0, 61]),

@@ -66,7 +66,9 @@ def world(request: pytest.FixtureRequest, runtime: str, tmp_path_factory: pytest
     pins = HERE / f"requirements-{request.param}-{version}.txt"
     if not pins.exists():
         pytest.skip(f"their pins are for other Pythons than {version}")
-    run_shelf("publish", "-r", pins, "--shelf", folder / "shelf", "--lock", folder / "lock").ok()
+    run_shelf(
+        "publish", "-r", pins, "--level", "3", "--shelf", folder / "shelf", "--lock", folder / "lock"
+    ).ok()
     return World(folder, install_packages(version, pins, folder / "plain"), runtime)
 
 

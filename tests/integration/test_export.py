@@ -74,7 +74,7 @@ class Curator:
             requirements = folder / version / "requirements.txt"
             requirements.parent.mkdir()
             requirements.write_text(f"typed=={version}\nuser-app==1.0\n")
-            command = ("publish", "-r", requirements, "--shelf", self.shelf)
+            command = ("publish", "-r", requirements, "--level", "3", "--shelf", self.shelf)
             run_shelf(*command, env=self.environ).ok()
 
     def lock(self, version: str) -> Path:

@@ -83,7 +83,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     pins.write_text((HERE / "requirements.txt").read_text() + "manyfiles==1.0\n")
     links = f"{os.environ.get('PIP_FIND_LINKS', '')} {folder / 'wheels'}".strip()
     where = ("--shelf", folder / "shelf", "--lock", folder / "lock")
-    published = run_shelf("publish", "-r", pins, *where, env={"PIP_FIND_LINKS": links})
+    published = run_shelf("publish", "-r", pins, "--level", "3", *where, env={"PIP_FIND_LINKS": links})
     assert "published" in published.ok(), published.stderr
     return world
 

@@ -65,7 +65,18 @@ def publish(server: S3Server, bucket: str, requirements: Path, version: str) -> 
     target = str(running_targets()[0])
     target = f"cp{version.replace('.', '')}-{target.partition('-')[2]}"
     ran = run_shelf(
-        "publish", "-r", requirements, "--shelf", url, "--lock", lock, "--target", target, env=server.environ
+        "publish",
+        "-r",
+        requirements,
+        "--level",
+        "3",
+        "--shelf",
+        url,
+        "--lock",
+        lock,
+        "--target",
+        target,
+        env=server.environ,
     )
     assert "published" in ran.ok(), ran.stderr
     return Published(url, lock, requirements, server.environ, version)

@@ -81,7 +81,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder.chmod(0o755)
     pins = HERE / f"requirements-{version}.txt"
     where = ("--shelf", folder / "shelf", "--lock", folder / "lock")
-    run_shelf("publish", "-r", pins, *where).ok()
+    run_shelf("publish", "-r", pins, "--level", "3", *where).ok()
     # As deep as a site tree: pytest names tests by their parameters, and shortens long paths there.
     plain = install_packages(version, pins, folder / "plain" / ("deep" * 16) / "site")
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(plain)], check=False, capture_output=True)

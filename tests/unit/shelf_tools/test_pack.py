@@ -8,6 +8,7 @@ import pytest
 
 from cloudimport.errors import FormatError
 from cloudimport.format.content import Content
+from cloudimport.format.layout import Layout
 from cloudimport.format.records import BLOCK_SIZE, sha256
 from cloudimport.ids import Pin, running_targets
 from shelf_tools.order import arrange
@@ -25,12 +26,12 @@ def prepare(folder: Path) -> Content:
     return scan(tree, Pin.of("demo", "1.0"), running_targets()[0])
 
 
-def lay(folder: Path, content: Content, opened: list[tuple[str, bool]]) -> Packed:
+def lay(folder: Path, content: Content, opened: list[tuple[str, bool]], level: int = 3) -> Packed:
     """Pack a prepared tree."""
-    packs = folder / "packs"
+    packs = folder / f"packs-{level}"
     packs.mkdir()
     order = arrange(content, (), opened, ())
-    return pack(content, sha256(content.encode()), folder / "tree", None, "", order, {}, packs)
+    return pack(content, sha256(content.encode()), folder / "tree", None, "", order, {}, packs, level)
 
 
 def test_extents_add_up(tmp_path: Path) -> None:
@@ -63,3 +64,31 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "tree" / "a.py").write_text("x = 2\n")
     with pytest.raises(FormatError, match=r"(a|b)\.py changed while it was published"):
         lay(tmp_path, content, [])
+
+
+def test_sizes_of_blocks(tmp_path: Path) -> None:
+    """Native files lie in blocks of 4 MiB, others in blocks of 1 MiB at the most."""
+    content = prepare(tmp_path)
+    layout = lay(tmp_path, content, []).layout
+    sizes: dict[str, list[int]] = {}
+    for file, extents in zip(content.files, layout.files, strict=True):
+        sizes[file.path] = [layout.blocks[number].size for number in extents[::3]]
+    assert sizes["elf.so"] == [BLOCK_SIZE, BLOCK_SIZE, 4]
+    assert sizes["big.bin"] == [1 << 20] * 8
+    assert sizes["a.py"][0] <= 1 << 20
+
+
+def test_the_lead_is_compressed_hardest(tmp_path: Path) -> None:
+    """A higher level makes the lead smaller, and changes nothing else."""
+    words = (b"%d " % (number * number) for number in range(200_000))
+    tree = write_tree(tmp_path / "tree", {"lead.bin": b"".join(words), **metadata("demo", "1.0")})
+    (tree / "rest.bin").write_bytes((tree / "lead.bin").read_bytes() + b"!")
+    content = scan(tree, Pin.of("demo", "1.0"), running_targets()[0])
+    low, high = (lay(tmp_path, content, [("lead.bin", False)], level).layout for level in (9, 19))
+    assert low.lead == high.lead
+
+    def stored(layout: Layout, part: slice) -> int:
+        return sum(block.length for block in layout.blocks[part])
+
+    assert stored(high, slice(high.lead)) < 0.97 * stored(low, slice(low.lead))
+    assert stored(high, slice(high.lead, None)) == stored(low, slice(low.lead, None))
