@@ -34,8 +34,10 @@ print("mark imported", flush=True)
 print("mark first", flush=True)
 _done = _cpu()
 import json
+_peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print("figures", json.dumps({{"install_cpu": _ready - _begun, "import_cpu": _imported - _ready,
-    "first_cpu": _done - _imported, "process_cpu": _done, "stats": {stats}}}), flush=True)
+    "first_cpu": _done - _imported, "process_cpu": _done, "peak_rss": _peak * 1024, "stats": {stats}}}),
+    flush=True)
 """
 
 
@@ -49,7 +51,10 @@ class Command:
 
 @dataclass
 class Figures:
-    """What a run cost. Seconds, bytes, counts; ``marks`` are seconds since the start."""
+    """What a run cost. Seconds, bytes, counts; ``marks`` are seconds since the start.
+
+    ``peak_rss`` is that of the program in the end, not of what installs.
+    """
 
     seconds: float
     cpu: float
@@ -124,7 +129,7 @@ def measure(command: Command, folder: Path, home: Path, link: Link, log: AccessL
         requests=len(requests),
         trips=sequential(requests, ROUND_TRIP),
         received=traffic.received,
-        peak_rss=usage.ru_maxrss * 1024,
+        peak_rss=figures["peak_rss"],
         written=_size_of(folder),
         marks=marks,
         stats=figures["stats"],
