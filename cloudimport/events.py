@@ -11,6 +11,7 @@ from _thread import allocate_lock
 NAMES = (
     "round_trips",
     "bytes_shared",
+    "hedges",
     "blocks_fetched",
     "cache_hits",
     "cache_misses",

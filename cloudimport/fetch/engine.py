@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 
 #: Connections at a time: 8 reach the network's limit (docs/decisions/0006).
 WORKERS = 8
+#: Who has waited for a read this long (seconds), and so many times as long as any took that has ended, reads
+#: the block by another connection; at most so many times a process: a slow network is not a slow read.
+_PATIENCE, _PATIENCE_TIMES, _HEDGES = 1.0, 3.0, 8
 
 
 class _Latch:
@@ -69,10 +72,11 @@ class _Latch:
         self.is_set = True
         self._lock.release()
 
-    def wait(self) -> None:
-        """Return when it is set."""
-        with self._lock:
-            pass
+    def wait(self, seconds: float = -1) -> bool:
+        """Return when it is set, or after so many seconds; returns whether it is set."""
+        if self._lock.acquire(timeout=seconds):
+            self._lock.release()
+        return self.is_set
 
 
 class _Task:
@@ -90,6 +94,7 @@ class _Task:
         #: Who runs it, by a token that only its run has (an interruption leaves no doubt), and its thread.
         self.owner: object = None
         self.thread = 0
+        self.began = 0.0
         self.done = _Latch()
         self.blocks: dict[BlockRef, bytes] = {}
         self.error: FetchError | None = None
@@ -105,6 +110,8 @@ class Fetcher:
         self._workers = workers
         #: Who hears what happens; None: nobody wants to know.
         self.watch: Watch | None = None
+        #: The longest that a read took that has ended (seconds), and how many more may be read twice.
+        self._longest, self._hedges_left = 0.0, _HEDGES
         #: Where blocks go that belong to one native file, and need not be kept here then.
         self.growing: Growing | None = None
         self.forget()
@@ -237,12 +244,27 @@ class Fetcher:
         self._run(task)
         if not task.done.is_set and (task.thread == get_ident() or sys.is_finalizing()):
             return None  # in a signal handler or a destructor on its way, or its thread never runs again
+        hedged = self._hedge(task, ref)
+        if hedged is not None:
+            return hedged
         task.done.wait()
         if task.error is not None:
             import copy
 
             raise copy.copy(task.error) from task.error
         return task.blocks.get(ref)
+
+    def _hedge(self, task: _Task, ref: BlockRef) -> bytes | None:
+        """Wait for a task; where it takes oddly long, return a block by another read. None: wait on."""
+        patience = max(_PATIENCE, _PATIENCE_TIMES * self._longest)
+        if task.done.wait(max(0.0, task.began + patience - time.monotonic())) or self._hedges_left <= 0:
+            return None
+        self._hedges_left -= 1
+        self._counters.add("hedges")
+        try:
+            return self._read_block(ref)
+        except FetchError:
+            return None  # what the task comes to says more
 
     def _run(self, task: _Task) -> None:
         """Run a task unless somebody does, or did. Raises no FetchError: waiters look for themselves."""
@@ -261,7 +283,7 @@ class Fetcher:
         with self._lock:
             if task.owner is not None:
                 return False
-            task.owner, task.thread = me, get_ident()
+            task.owner, task.thread, task.began = me, get_ident(), time.monotonic()
             if task in self._queue:
                 self._queue.remove(task)
             return True
@@ -282,6 +304,7 @@ class Fetcher:
             task.blocks[ref] = self._read_block(ref, task.is_counted) if data is None else data
             return
         stored = memoryview(self.source.read(wanted.key, wanted.start, wanted.length))
+        self._longest = max(self._longest, time.monotonic() - task.began)
         if task.known is not None:
             task.known.wait()
         for ref, at in task.places.items():

@@ -17,6 +17,7 @@ from cloudimport.cache.hot import HotBlocks
 from cloudimport.cache.tiered import BlockCache
 from cloudimport.errors import AbsentError, CorruptError, FetchError, UnreachableError
 from cloudimport.events import Counters
+from cloudimport.fetch import engine
 from cloudimport.fetch.engine import Fetcher
 from cloudimport.format.index import BlockRef
 from cloudimport.format.records import sha256
@@ -545,3 +546,99 @@ def test_a_read_that_began_early_may_be_of_no_use() -> None:
     fetcher.known(read, {})
     assert fetcher.load(pack.ref(1)) == pack.blocks[1]
     assert (SIZE, SIZE) in pack.reads
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits does so for a moment only."""
+    monkeypatch.setattr(engine, "_PATIENCE", 0.05)
+
+
+class Stuck:
+    """Makes the first reads of a pack wait until they are let go."""
+
+    def __init__(self, pack: Pack, reads: int = 1) -> None:
+        self.gone = threading.Event()
+        pack.fail = self._fail
+        self._reads = reads
+
+    def _fail(self, start: int, number: int, data: bytes) -> bytes:
+        if number <= self._reads:
+            assert self.gone.wait(30)
+        return data
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_read_that_is_stuck_is_made_again() -> None:
+    """A block whose read takes oddly long is read by another connection, and is there before that is."""
+    pack = Pack()
+    stuck = Stuck(pack)
+    fetcher = make(pack)
+    fetcher.prefetch(pack.ref(number) for number in range(3))
+    try:
+        assert fetcher.load(pack.ref(1)) == pack.blocks[1]
+        assert pack.reads == [(0, 3 * SIZE), (SIZE, SIZE)]
+    finally:
+        stuck.gone.set()
+    stop(fetcher)
+    assert [fetcher.load(pack.ref(number)) for number in range(3)] == pack.blocks[:3]
+    assert len(pack.reads) == 2
+
+
+@pytest.mark.usefixtures("impatient")
+def test_there_is_an_end_to_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a network that is slow for all, only so many are made again; whoever waits then gets his block."""
+    monkeypatch.setattr(engine, "_HEDGES", 2)
+    pack = Pack()
+    stuck = Stuck(pack, reads=1)
+    fetcher = make(pack)
+    fetcher.prefetch(pack.ref(number) for number in range(6))
+    with ThreadPoolExecutor(6) as pool:
+        found = [pool.submit(fetcher.load, pack.ref(number)) for number in range(6)]
+        until = time.monotonic() + 10
+        while sum(future.done() for future in found) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert sum(future.done() for future in found) == 2
+        stuck.gone.set()
+        assert [future.result(10) for future in found] == pack.blocks[:6]
+    assert len(pack.reads) == 3
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_the_second_read_says_does_not_count() -> None:
+    """If reading again fails, the first read decides."""
+    pack = Pack()
+    stuck = Stuck(pack)
+    first = pack.fail
+
+    def fail(start: int, number: int, data: bytes) -> bytes:
+        if number == 2:
+            threading.Timer(0.05, stuck.gone.set).start()
+            raise UnreachableError("no")
+        return first(start, number, data)
+
+    pack.fail = fail
+    fetcher = make(pack)
+    fetcher.prefetch(pack.ref(number) for number in range(3))
+    assert fetcher.load(pack.ref(1)) == pack.blocks[1]
+    assert len(pack.reads) == 2
+
+
+def test_patience_grows_with_what_reads_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every read takes long, a long one is nothing odd."""
+    monkeypatch.setattr(engine, "_PATIENCE", 0.01)
+    pack = Pack()
+
+    def slowly(start: int, number: int, data: bytes) -> bytes:
+        time.sleep(0.2 if number == 1 else 0.3)
+        return data
+
+    pack.fail = slowly
+    fetcher = make(pack, workers=1)
+    for at in (0, 10):
+        fetcher.prefetch([pack.ref(at), pack.ref(at + 1)])
+        until = time.monotonic() + 10
+        while at == 0 and fetcher.is_near(pack.ref(0)) and not fetcher._longest and time.monotonic() < until:
+            time.sleep(0.01)
+        assert fetcher.load(pack.ref(at + 1)) == pack.blocks[at + 1]
+    assert len(pack.reads) == 2
