@@ -31,8 +31,9 @@ class Bench:
     runtime: str
     python: str
     version: str
-    #: What was prepared, a folder for each workload.
+    #: What was prepared, a folder for each workload; and where runs have folders of their own.
     prepared: Path
+    runs: Path
 
     def of(self, workload: Workload) -> Path:
         """Return where a workload's files are."""
