@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cloudimport.errors import ConfigurationError, CorruptError, FormatError
 from cloudimport.fetch.engine import check
-from cloudimport.fetch.plan import RANGE_BYTES
+from cloudimport.fetch.plan import range_size
 from cloudimport.format import keys
 from cloudimport.format.index import EnvironmentIndex, Section
 from cloudimport.format.lock import BootRange, Lock
@@ -94,21 +94,21 @@ def _write(store: Store, source: Source, index: EnvironmentIndex, trace: Trace) 
     for at, (name, version, block) in enumerate(trace.blocks):
         needed.setdefault((name, version), []).append(block)
         position[name, version, block] = at
+    unknown = [f"{name}=={version}" for name, version in needed if (name, version) not in numbers]
+    if unknown:
+        raise ConfigurationError(f"the trace names {unknown[0]}, which its environment does not have")
+    parts = {index.section(numbers[pin]): blocks for pin, blocks in needed.items()}  # type: ignore[index]
     ranges: list[BootRange] = []
-    for (name, version), blocks in needed.items():
-        if (name, version) not in numbers:
-            raise ConfigurationError(
-                f"the trace names {name}=={version}, which its environment does not have"
-            )
-        section = index.section(numbers[name, version])  # type: ignore[index]
-        ranges += _write_part(store, source, section, index.target, blocks)
+    for section, blocks in parts.items():
+        before = sum(row.length for row in ranges)
+        ranges += _write_part(store, source, section, index.target, blocks, before)
     return tuple(sorted(ranges, key=lambda row: position[row.name, row.version, row.runs[0]]))
 
 
 def _write_part(
-    store: Store, source: Source, section: Section, target: str, blocks: Sequence[int]
+    store: Store, source: Source, section: Section, target: str, blocks: Sequence[int], before: int
 ) -> Iterator[BootRange]:
-    """Copy a package's blocks together; yield the reads that bring them."""
+    """Copy a package's blocks together; yield the reads that bring them, after others of ``before`` bytes."""
     refs = [section.block(number) for number in blocks]
     with ThreadPoolExecutor(_READERS) as pool:
         frames = list(pool.map(lambda ref: source.read(ref.key, ref.offset, ref.length), refs))
@@ -123,7 +123,7 @@ def _write_part(
     start, first = 0, 0
     for end in range(1, len(blocks) + 1):
         length = sum(map(len, frames[first:end]))
-        if end == len(blocks) or length + len(frames[end]) > RANGE_BYTES:
+        if end == len(blocks) or length + len(frames[end]) > range_size(before + start):
             yield part._replace(start=start, length=length, runs=_runs(blocks[first:end]))
             start, first = start + length, end
 

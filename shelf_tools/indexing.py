@@ -169,9 +169,12 @@ def _exclusive(content: Content, layout: Layout) -> list[int]:
 
 
 def _prefetch(build: int, owned: Sequence[_Owned]) -> list[list[Any]]:
-    """Return what importing the build needs: its lead, then what its trace read of the others."""
+    """Return what importing the build needs: its first block, what its trace read of others, its lead's rest.
+
+    Most packages import others in their first lines.
+    """
     layout = owned[build].built.layout
-    out: list[list[Any]] = [[build, _runs(range(layout.lead))]] if layout.lead else []
+    out: list[list[Any]] = [[build, [0, 1]]] if layout.lead else []
     by_name = {one.built.content.name: number for number, one in enumerate(owned)}
     for name, paths in layout.follow.items():
         other = by_name.get(name)
@@ -179,6 +182,8 @@ def _prefetch(build: int, owned: Sequence[_Owned]) -> list[list[Any]]:
             blocks = _blocks_of(owned[other].built, paths)
             if blocks:
                 out.append([other, _runs(blocks)])
+    if layout.lead > 1:
+        out.append([build, [1, layout.lead - 1]])
     return out
 
 

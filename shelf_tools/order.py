@@ -45,19 +45,16 @@ def arrange(
     number = {file.path: at for at, file in enumerate(content.files)}
     with_code = {number[path] for path in compiled if path in number}
     eager = sorted(set(_small_data(content)) | {number[p] for p in c_opened if p in number})
-    lead: dict[Item, None] = {}
-    for path, is_code in opened:
-        at = number.get(path)
-        if at is not None and (not is_code or at in with_code):
-            lead.setdefault(Item(at, is_code))
-    traced = bool(lead)
-    for at in eager:
-        lead.setdefault(Item(at, False))
+    in_order = [(number[path], is_code) for path, is_code in opened if path in number]
+    traced = [Item(at, is_code) for at, is_code in in_order if not is_code or at in with_code]
+    # An import waits for all that is eager before its first module runs; the small ones lie beside that.
+    first = sorted(eager, key=lambda at: (content.files[at].size, at))
+    lead = dict.fromkeys((*(Item(at, False) for at in first), *traced))
     rest = [Item(at, True) for at in sorted(with_code)]
     by_kind = sorted(number.values(), key=lambda at: (_KIND_ORDER[content.files[at].kind], at))
     rest += [Item(at, False) for at in by_kind]
     items = [*lead, *(item for item in rest if item not in lead)]
-    return Order(items, len(lead), eager, traced)
+    return Order(items, len(lead), eager, bool(traced))
 
 
 def _small_data(content: Content) -> list[int]:

@@ -15,7 +15,7 @@ from _thread import RLock, allocate_lock, get_ident
 from cloudimport.cache.tiered import BlockCache
 from cloudimport.errors import CorruptError, FetchError, FormatError
 from cloudimport.events import Counters
-from cloudimport.fetch.plan import Range, plan
+from cloudimport.fetch.plan import CONNECTIONS, Range, plan
 from cloudimport.format import codec
 from cloudimport.format.index import BlockRef
 from cloudimport.format.keys import package_of
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
             """Whether a block is in its file."""
 
 
-#: Connections at a time: 8 reach the network's limit (docs/decisions/0006).
-WORKERS = 8
 #: Who has waited for a read this long (seconds), and so many times as long as any took that has ended, reads
 #: the block by another connection; at most so many times a process: a slow network is not a slow read.
 _PATIENCE, _PATIENCE_TIMES, _HEDGES = 1.0, 3.0, 8
@@ -103,7 +101,9 @@ class _Task:
 class Fetcher:
     """Plain bytes of blocks, wherever they are."""
 
-    def __init__(self, source: Source, cache: BlockCache, counters: Counters, workers: int = WORKERS) -> None:
+    def __init__(
+        self, source: Source, cache: BlockCache, counters: Counters, workers: int = CONNECTIONS
+    ) -> None:
         self.source = source
         self._cache = cache
         self._counters = counters

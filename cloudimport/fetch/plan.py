@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 else:
     from cloudimport.tuples import NamedTuple
 
-#: Stored bytes of one ranged GET, at the most: 2 to 4 MiB fill 8 connections best (docs/decisions/0006).
-RANGE_BYTES = 4 << 20
+#: Stored bytes of one ranged GET, of the first and at the most (docs/decisions/0006).
+_FIRST_BYTES, RANGE_BYTES = 1 << 20, 4 << 20
+#: Connections at a time: 8 reach the network's limit.
+CONNECTIONS = 8
 #: A gap between wanted blocks up to this many bytes is read along rather than split off.
 GAP_BYTES = 128 << 10
 
@@ -26,21 +28,36 @@ class Range(NamedTuple):
     blocks: tuple[BlockRef, ...]
 
 
+def range_size(before: int) -> int:
+    """Return how many stored bytes a read asks for, at the most, after others of ``before`` bytes.
+
+    Reads that travel together share the link: the first ones, which are waited for first, are small, so that
+    they are there while the rest is on its way; those after them grow, so that there are not many.
+    """
+    return min(RANGE_BYTES, _FIRST_BYTES + before // 8)
+
+
 def plan(
-    blocks: Iterable[BlockRef], range_bytes: int = RANGE_BYTES, gap_bytes: int = GAP_BYTES
+    blocks: Iterable[BlockRef], range_bytes: int | None = None, gap_bytes: int = GAP_BYTES
 ) -> list[Range]:
     """Return the ranged reads for ``blocks``, those of the first wanted blocks first.
 
-    Every block comes once; a range never exceeds ``range_bytes`` unless a single block does.
+    Every block comes once; a range never exceeds ``range_bytes`` (default: what ``range_size`` says)
+    unless a single block does.
     """
     order: dict[BlockRef, int] = {}
+    packs: dict[str, int] = {}
     for block in blocks:
         order.setdefault(block, len(order))
+        packs.setdefault(block.key, len(packs))
     ranges: list[list[BlockRef]] = []
-    for block in sorted(order, key=lambda b: (b.key, b.offset)):
-        if ranges and _fits(ranges[-1], block, range_bytes, gap_bytes):
+    before = 0
+    for block in sorted(order, key=lambda b: (packs[b.key], b.offset)):
+        limit = range_size(before) if range_bytes is None else range_bytes
+        if ranges and _fits(ranges[-1], block, limit, gap_bytes):
             ranges[-1].append(block)
         else:
+            before += _length(ranges[-1]) if ranges else 0
             ranges.append([block])
     ranges.sort(key=lambda run: min(order[block] for block in run))
     return [_range(run) for run in ranges]
@@ -57,6 +74,8 @@ def _fits(run: list[BlockRef], block: BlockRef, range_bytes: int, gap_bytes: int
 
 
 def _range(run: list[BlockRef]) -> Range:
-    start = run[0].offset
-    end = max(block.offset + block.length for block in run)
-    return Range(run[0].key, start, end - start, tuple(run))
+    return Range(run[0].key, run[0].offset, _length(run), tuple(run))
+
+
+def _length(run: list[BlockRef]) -> int:
+    return max(block.offset + block.length for block in run) - run[0].offset

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
+from cloudimport.errors import CloudImportError
 from cloudimport.sources.base import Source
 
 TYPE_CHECKING = False
@@ -28,11 +29,23 @@ class Deferred:
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Return what the source returns; see ``Source.read``."""
+        return self._made().read(key, start, length)
+
+    def prepare(self) -> None:
+        """Open a connection for a later read, where the source has such. Raises nothing: that read will."""
+        try:
+            prepare = getattr(self._made(), "prepare", None)
+        except CloudImportError:
+            return
+        if prepare is not None:
+            prepare()
+
+    def _made(self) -> Source:
         source = self._source
         if source is None:
             with self._lock:
                 source = self._source = self._source or self._make()
-        return source.read(key, start, length)
+        return source
 
     def close(self) -> None:
         """Close the source, if there is one."""

@@ -89,6 +89,15 @@ class HttpClient:
         except StaleError as error:
             raise HttpError(f"{origin} closed the connection without an answer ({error})") from error
 
+    def prepare(self, origin: Origin) -> None:
+        """Open a connection that a later request will use. Raises nothing: that request will say it."""
+        generation = self._generation
+        try:
+            connection = self._connect(origin)
+        except (HttpError, ConfigurationError):
+            return
+        self._give_back(origin, connection, generation)
+
     def close(self) -> None:
         """Close the idle connections; those in use are closed when they come back."""
         with self._lock:

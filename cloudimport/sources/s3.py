@@ -74,6 +74,10 @@ class S3Source:
                 raise self._typed(problem, key, start, length)
             mended.add(remedy)
 
+    def prepare(self) -> None:
+        """Open a connection that a later read will use. Raises nothing."""
+        self._http.prepare(self._origin)
+
     def close(self) -> None:
         """Close idle connections."""
         self._http.close()
