@@ -6,14 +6,15 @@ either. The lockfile says where the parts lie.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from cloudimport.errors import ConfigurationError, CorruptError, FormatError
 from cloudimport.fetch.engine import check
-from cloudimport.fetch.plan import range_size
+from cloudimport.fetch.plan import leads, range_size
 from cloudimport.format import keys
 from cloudimport.format.index import EnvironmentIndex, Section
 from cloudimport.format.lock import BootRange, Lock
@@ -89,43 +90,57 @@ def publish_boot(trace: Trace, lock: Path, shelf: str, environ: Mapping[str, str
 def _write(store: Store, source: Source, index: EnvironmentIndex, trace: Trace) -> tuple[BootRange, ...]:
     """Write the parts; return the reads in the order in which their first blocks are needed."""
     numbers = {build.pin: number for number, build in enumerate(index.builds)}
-    needed: dict[tuple[str, str], list[int]] = {}
-    position: dict[tuple[str, str, int], int] = {}
-    for at, (name, version, block) in enumerate(trace.blocks):
-        needed.setdefault((name, version), []).append(block)
-        position[name, version, block] = at
-    unknown = [f"{name}=={version}" for name, version in needed if (name, version) not in numbers]
+    unknown = [f"{name}=={version}" for name, version, _ in trace.blocks if (name, version) not in numbers]
     if unknown:
         raise ConfigurationError(f"the trace names {unknown[0]}, which its environment does not have")
-    parts = {index.section(numbers[pin]): blocks for pin, blocks in needed.items()}  # type: ignore[index]
-    ranges: list[BootRange] = []
-    for section, blocks in parts.items():
-        before = sum(row.length for row in ranges)
-        ranges += _write_part(store, source, section, index.target, blocks, before)
-    return tuple(sorted(ranges, key=lambda row: position[row.name, row.version, row.runs[0]]))
+    blocks = [(index.section(numbers[name, version]), block) for name, version, block in trace.blocks]  # type: ignore[index]
+    reads = _divide([(section, block, section.block(block).length) for section, block in blocks])
+    digests = {}
+    for section in {section: None for section, _ in reads}:
+        own = [block for other, run in reads if other is section for block in run]
+        digests[section] = _write_part(store, source, section, index.target, own)
+    starts = dict.fromkeys(digests, 0)
+    ranges = []
+    for section, run in reads:
+        length = sum(section.block(block).length for block in run)
+        ranges.append(BootRange(*section.pin, digests[section], starts[section], length, _runs(run)))
+        starts[section] += length
+    return tuple(ranges)
 
 
-def _write_part(
-    store: Store, source: Source, section: Section, target: str, blocks: Sequence[int], before: int
-) -> Iterator[BootRange]:
-    """Copy a package's blocks together; yield the reads that bring them, after others of ``before`` bytes."""
+def _divide(blocks: Sequence[tuple[Section, int, int]]) -> list[tuple[Section, list[int]]]:
+    """Return the reads that bring blocks (section, number, bytes), which are needed in this order."""
+    wanted: Counter[Section] = Counter()
+    for section, _, length in blocks:
+        wanted[section] += length
+    reads: list[tuple[Section, list[int]]] = []
+    latest: dict[Section, list[int]] = {}
+    room: dict[Section, int] = {}
+    before = 0
+    for section, block, length in blocks:
+        if section not in latest or length > room[section]:
+            alone = section not in latest and leads(wanted[section])
+            latest[section], room[section] = [], 0 if alone else range_size(before)
+            reads.append((section, latest[section]))
+        latest[section].append(block)
+        room[section] -= length
+        before += length
+    return reads
+
+
+def _write_part(store: Store, source: Source, section: Section, target: str, blocks: Sequence[int]) -> str:
+    """Copy a package's blocks together, as they are needed; return the digest of that."""
     refs = [section.block(number) for number in blocks]
     with ThreadPoolExecutor(_READERS) as pool:
         frames = list(pool.map(lambda ref: source.read(ref.key, ref.offset, ref.length), refs))
     for ref, frame in zip(refs, frames, strict=True):
         check(ref, frame)
     data = b"".join(frames)
-    name, version = section.pin
-    part = BootRange(name, version, sha256(data), 0, len(data), ())
+    part = BootRange(*section.pin, sha256(data), 0, len(data), ())
     store.put(part.key(target), data)
     if sha256(source.read(part.key(target))) != part.digest:
         raise CorruptError(f"{source.url}/{part.key(target)} does not read back as it was written")
-    start, first = 0, 0
-    for end in range(1, len(blocks) + 1):
-        length = sum(map(len, frames[first:end]))
-        if end == len(blocks) or length + len(frames[end]) > range_size(before + start):
-            yield part._replace(start=start, length=length, runs=_runs(blocks[first:end]))
-            start, first = start + length, end
+    return part.digest
 
 
 def _runs(numbers: Sequence[int]) -> tuple[int, ...]:

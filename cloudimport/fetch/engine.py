@@ -139,6 +139,12 @@ class Fetcher:
             self.watch.needed(ref)
         return self._cache.part(ref, at, length)
 
+    def note(self, refs: Iterable[BlockRef]) -> None:
+        """Have it heard that these blocks are needed now, whether or not anybody must wait for them."""
+        if self.watch is not None:
+            for ref in refs:
+                self.watch.needed(ref)
+
     def arrive(self, ref: BlockRef) -> bytes | None:
         """Wait until a block is in the file that grows of it; return it if none does. Raises a FetchError."""
         if self.watch is not None:

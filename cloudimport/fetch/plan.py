@@ -34,7 +34,15 @@ def range_size(before: int) -> int:
     Reads that travel together share the link: the first ones, which are waited for first, are small, so that
     they are there while the rest is on its way; those after them grow, so that there are not many.
     """
-    return min(RANGE_BYTES, _FIRST_BYTES + before // 8)
+    return min(RANGE_BYTES, _FIRST_BYTES + before // 5)
+
+
+def leads(wanted: int) -> bool:
+    """Whether the first block of a pack is read by itself when ``wanted`` stored bytes of it are.
+
+    A package begins with it: its import can go on while the rest comes.
+    """
+    return wanted > 2 * _FIRST_BYTES
 
 
 def plan(
@@ -46,15 +54,21 @@ def plan(
     unless a single block does.
     """
     order: dict[BlockRef, int] = {}
-    packs: dict[str, int] = {}
+    packs: dict[str, list[BlockRef]] = {}
     for block in blocks:
-        order.setdefault(block, len(order))
-        packs.setdefault(block.key, len(packs))
+        if block not in order:
+            order[block] = len(order)
+            packs.setdefault(block.key, []).append(block)
+    alone = set()
+    if range_bytes is None:
+        alone = {own[0] for own in packs.values() if leads(sum(block.length for block in own))}
+    rank = {key: number for number, key in enumerate(packs)}
     ranges: list[list[BlockRef]] = []
     before = 0
-    for block in sorted(order, key=lambda b: (packs[b.key], b.offset)):
+    for block in sorted(order, key=lambda b: (rank[b.key], b.offset)):
         limit = range_size(before) if range_bytes is None else range_bytes
-        if ranges and _fits(ranges[-1], block, limit, gap_bytes):
+        apart = block in alone or (ranges and ranges[-1][0] in alone)
+        if ranges and not apart and _fits(ranges[-1], block, limit, gap_bytes):
             ranges[-1].append(block)
         else:
             before += _length(ranges[-1]) if ranges else 0

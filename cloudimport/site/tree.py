@@ -326,6 +326,7 @@ class SiteTree:
         needed = [(self.index.section(build), other) for build, other in section.closure(file)]
         files = [*needed, (section, file)]
         absent = [(s, f) for s, f in files if self.prefix + s.paths[f] not in self._good]
+        self._fetcher.note(ref for s, f in absent for ref, _, _ in s.pieces(s.extents[f]))
         self._fetcher.prefetch(
             [ref for s, f in absent if not self._is_whole(s, f) for ref in self._grow(s, f)]
         )
