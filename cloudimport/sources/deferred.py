@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
-from cloudimport.errors import CloudImportError
 from cloudimport.sources.base import Source
 
 TYPE_CHECKING = False
@@ -35,10 +34,10 @@ class Deferred:
         """Open a connection for a later read, where the source has such. Raises nothing: that read will."""
         try:
             prepare = getattr(self._made(), "prepare", None)
-        except CloudImportError:
-            return
-        if prepare is not None:
-            prepare()
+            if prepare is not None:
+                prepare()
+        except Exception:  # noqa: BLE001
+            pass  # whatever it is: in a thread of its own there is nobody to hear it
 
     def _made(self) -> Source:
         source = self._source

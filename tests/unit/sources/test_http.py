@@ -200,6 +200,34 @@ def test_serves_threads_with_a_connection_each() -> None:
         assert server.connections <= 8
 
 
+def test_a_prepared_connection_is_used() -> None:
+    """A connection that was opened in advance serves the next request, one each."""
+    with HttpServer(_says(BODY)) as server:
+        client = _client()
+        origin, _ = parse_url(server.endpoint)
+        for _ in range(2):
+            client.prepare(origin)
+        with ThreadPoolExecutor(2) as pool:
+            assert all(pool.map(lambda _: _get(client, server.endpoint) == BODY, range(6)))
+        assert server.connections == 2
+
+
+def test_what_cannot_be_prepared_is_said_by_the_request(tmp_path: Path) -> None:
+    """Preparing raises nothing, whatever is wrong; after close nothing that was prepared is left."""
+    with HttpServer(_says(BODY)) as server:
+        endpoint = server.endpoint
+        client = _client()
+        client.prepare(parse_url(endpoint)[0])
+        client.close()
+        assert _get(client, endpoint) == BODY
+        assert server.connections == 2
+    origin, _ = parse_url(endpoint)
+    _client().prepare(origin)
+    _client(tmp_path / "none.pem").prepare(parse_url("https://localhost:1")[0])
+    with pytest.raises(HttpError, match="cannot connect to"):
+        _get(client, endpoint)
+
+
 def test_close_drops_idle_connections() -> None:
     """After close the client goes on with a new connection; one in use is dropped when it is done."""
     waiting, go_on = threading.Event(), threading.Event()
