@@ -169,12 +169,14 @@ def _exclusive(content: Content, layout: Layout) -> list[int]:
 
 
 def _prefetch(build: int, owned: Sequence[_Owned]) -> list[list[Any]]:
-    """Return what importing the build needs: its first block, what its trace read of others, its lead's rest.
+    """Return what importing the build needs: its first blocks, what its trace read of others, its other ones.
 
-    Most packages import others in their first lines.
+    Most packages import others in their first lines. What is eager lies before those (shelf_tools/order.py).
     """
     layout = owned[build].built.layout
-    out: list[list[Any]] = [[build, [0, 1]]] if layout.lead else []
+    eager = [block for file in layout.eager for block in layout.files[file][::3]]
+    first = min(max(eager) + 2 if eager else 1, layout.lead)
+    out: list[list[Any]] = [[build, [0, first]]] if layout.lead else []
     by_name = {one.built.content.name: number for number, one in enumerate(owned)}
     for name, paths in layout.follow.items():
         other = by_name.get(name)
@@ -182,8 +184,8 @@ def _prefetch(build: int, owned: Sequence[_Owned]) -> list[list[Any]]:
             blocks = _blocks_of(owned[other].built, paths)
             if blocks:
                 out.append([other, _runs(blocks)])
-    if layout.lead > 1:
-        out.append([build, [1, layout.lead - 1]])
+    if layout.lead > first:
+        out.append([build, [first, layout.lead - first]])
     return out
 
 

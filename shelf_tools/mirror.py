@@ -59,8 +59,8 @@ def mirror(
     """Copy to ``folder`` what the lockfiles name: indexes, packs and boot images, for all their targets.
 
     ``shelf`` is where a lock says none; ``on_start`` hears how many objects are missing, ``on_done`` of
-    each that is copied. What is there in its full size is not copied again; an object appears whole, and
-    checked, or not at all. Raises ConfigurationError, a FetchError, FormatError or OSError.
+    each that is copied. What is there, and whole, is not copied again; an object appears whole, and checked,
+    or not at all. Raises ConfigurationError, a FetchError, FormatError or OSError.
     """
     sources: dict[str, Source] = {}
     try:
@@ -117,17 +117,34 @@ def _check(one: Wanted, actual: str) -> None:
 
 
 def _is_there(folder: Path, one: Wanted) -> bool:
+    """Whether an object is there with the bytes that it is to have."""
     try:
-        size = (folder / one.key).stat().st_size
+        with open(folder / one.key, "rb") as file:
+            if one.data is not None:
+                return file.read(len(one.data) + 1) == one.data
+            digest = hashlib.sha256()
+            while piece := file.read(_PIECE):
+                digest.update(piece)
     except OSError:
         return False
-    return size > 0 if one.size < 0 else size == one.size
+    return digest.hexdigest() == one.digest
+
+
+def _make_folders(folder: Path, key: str) -> None:
+    """Make the folders of an object, for everybody to read, whatever the umask."""
+    for part in reversed(Path(key).parents):
+        made = folder / part
+        try:
+            made.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        made.chmod(0o755)
 
 
 def _copy(folder: Path, one: Wanted) -> int:
     """Copy an object; return its size in bytes."""
     target = folder / one.key
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folders(folder, one.key)
     temporary = target.with_name(f".tmp-{secrets.token_hex(8)}")
     digest, size = hashlib.sha256(), 0
     try:

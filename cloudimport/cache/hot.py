@@ -26,16 +26,17 @@ class HotBlocks:
                 self._blocks[digest] = data
             return data
 
-    def put(self, digest: str, data: bytes) -> None:
-        """Keep a block, dropping others to stay within the bound."""
-        if len(data) > self.max_bytes:
+    def put(self, digest: str, data: bytes, bound: int | None = None) -> None:
+        """Keep a block, dropping others to stay within the bound, or a lower one (bytes)."""
+        bound = self.max_bytes if bound is None else min(bound, self.max_bytes)
+        if len(data) > bound:
             return
         with self._lock:
             if digest in self._blocks:
                 return
             self._blocks[digest] = data
             self._bytes += len(data)
-            while self._bytes > self.max_bytes:
+            while self._bytes > bound:
                 self._bytes -= len(self._blocks.pop(next(iter(self._blocks))))
 
     def drop(self, digest: str) -> None:

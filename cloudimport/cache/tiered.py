@@ -7,6 +7,9 @@ from cloudimport.cache.hot import HotBlocks
 from cloudimport.events import Counters
 from cloudimport.format.index import BlockRef
 
+#: Bytes of blocks in memory that are on disk too: reading them from there costs little more.
+_BESIDE_DISK = 8 << 20
+
 
 class BlockCache:
     """Plain bytes of blocks, nearest tier first. Never raises for a fault of a tier."""
@@ -44,14 +47,14 @@ class BlockCache:
         if data is None or len(data) != ref.size:
             data = self._disk.get(ref.digest, ref.size)
             if data is not None and not ref.exclusive:
-                self._hot.put(ref.digest, data)
+                self._hot.put(ref.digest, data, _BESIDE_DISK)
         return data
 
     def put(self, ref: BlockRef, data: bytes) -> None:
         """Keep a block that was fetched and checked."""
         kept = self._disk.put(ref.digest, data)
         if not (kept and ref.exclusive):
-            self._hot.put(ref.digest, data)
+            self._hot.put(ref.digest, data, _BESIDE_DISK if kept else None)
 
     def drop(self, ref: BlockRef) -> None:
         """Forget a block, in every tier."""

@@ -52,9 +52,11 @@ if TYPE_CHECKING:
             """Whether a block is in its file."""
 
 
-#: Who has waited for a read this long (seconds), and so many times as long as any took that has ended, reads
-#: the block by another connection; at most so many times a process: a slow network is not a slow read.
+#: A read that takes this long (seconds), and so many times as long as any took that has ended, is made again
+#: for who waits for it; at most so many times a process: a slow network is not a slow read.
 _PATIENCE, _PATIENCE_TIMES, _HEDGES = 1.0, 3.0, 8
+#: Seconds between looks at two reads of which either will do, and after which a waiter looks by itself.
+_LOOK, _LOOK_AGAIN = 0.02, 1.0
 
 
 class _Latch:
@@ -70,10 +72,13 @@ class _Latch:
         self.is_set = True
         self._lock.release()
 
-    def wait(self, seconds: float = -1) -> bool:
+    def wait(self, seconds: float = float("inf")) -> bool:
         """Return when it is set, or after so many seconds; returns whether it is set."""
-        if self._lock.acquire(timeout=seconds):
-            self._lock.release()
+        until = time.monotonic() + seconds
+        while not self.is_set and (left := until - time.monotonic()) > 0:
+            # Not for ever: a waiter that a signal handler has thrown out may have kept the lock.
+            if self._lock.acquire(timeout=min(left, _LOOK_AGAIN)):
+                self._lock.release()
         return self.is_set
 
 
@@ -261,16 +266,29 @@ class Fetcher:
         return task.blocks.get(ref)
 
     def _hedge(self, task: _Task, ref: BlockRef) -> bytes | None:
-        """Wait for a task; where it takes oddly long, return a block by another read. None: wait on."""
-        patience = max(_PATIENCE, _PATIENCE_TIMES * self._longest)
-        if task.done.wait(max(0.0, task.began + patience - time.monotonic())) or self._hedges_left <= 0:
+        """Wait for a task; where it takes oddly long, return a block by another read. None: look, or wait."""
+        while self._hedges_left > 0:
+            # As long as none has ended nothing tells what is odd.
+            patience = max(_PATIENCE, _PATIENCE_TIMES * self._longest) if self._longest else float("inf")
+            left = task.began + patience - time.monotonic()
+            if left <= 0:
+                break
+            if task.done.wait(min(left, _LOOK_AGAIN)):
+                return None
+        else:
             return None
         self._hedges_left -= 1
         self._counters.add("hedges")
+        import threading
+
+        again = _Task(plan([ref])[0])
         try:
-            return self._read_block(ref)
-        except FetchError:
-            return None  # what the task comes to says more
+            threading.Thread(target=self._run, args=(again,), name="cloudimport-fetch", daemon=True).start()
+        except RuntimeError:  # "can't start new thread"
+            return None
+        while not task.done.is_set and not again.done.wait(_LOOK):
+            pass
+        return None if task.done.is_set else again.blocks.get(ref)
 
     def _run(self, task: _Task) -> None:
         """Run a task unless somebody does, or did. Raises no FetchError: waiters look for themselves."""
@@ -308,16 +326,22 @@ class Fetcher:
             ref = wanted.blocks[0]
             data = self._cache.look(ref)  # it may have landed since its first waiter looked
             task.blocks[ref] = self._read_block(ref, task.is_counted) if data is None else data
+            self._took(task)
             return
         stored = memoryview(self.source.read(wanted.key, wanted.start, wanted.length))
-        self._longest = max(self._longest, time.monotonic() - task.began)
+        self._took(task)
         if task.known is not None:
             task.known.wait()
         for ref, at in task.places.items():
             try:
-                task.blocks[ref] = self._accept(ref, stored[at : at + ref.length])
+                plain = self._accept(ref, stored[at : at + ref.length])
             except CorruptError:
-                pass  # whoever needs this block reads it alone and hears what is wrong
+                continue  # whoever needs this block reads it alone and hears what is wrong
+            if not self._has_grown(ref):  # else it need not be in memory as well
+                task.blocks[ref] = plain
+
+    def _took(self, task: _Task) -> None:
+        self._longest = max(self._longest, time.monotonic() - task.began)
 
     def _read_block(self, ref: BlockRef, is_counted: bool = False) -> bytes:
         """Read one block by itself, twice if the first answer is damaged. Raises a FetchError."""

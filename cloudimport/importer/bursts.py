@@ -9,7 +9,7 @@ one again from then on. Import budget: ``gc``.
 from __future__ import annotations
 
 import gc
-from _thread import allocate_lock
+from _thread import RLock, get_ident
 from importlib.machinery import ModuleSpec
 
 TYPE_CHECKING = False
@@ -24,40 +24,54 @@ class Bursts:
     """Holds collection back from the first import that begins until the last one ends. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = allocate_lock()
-        self._running = 0
+        # Reentrant: a signal handler may import while this thread holds it.
+        self._lock = RLock()
+        #: Threads that import, and how many imports each is in the midst of.
+        self._inside: dict[int, int] = {}
         self._before: tuple[int, int, int] | None = None
         self._ours = (0, 0, 0)
 
     def watch(self, spec: ModuleSpec) -> None:
         """Hold collection back while ``spec``'s module is run, unless it is held back already."""
-        if not self._running:
+        if not self._inside:
             spec.__class__ = _Outermost
             spec.__dict__["_bursts"] = self
 
     def begin(self) -> None:
         """Hear that an import begins."""
         with self._lock:
-            self._running += 1
+            me = get_ident()
             threshold = gc.get_threshold()
-            if self._running == 1 and 0 < threshold[0] < _OBJECTS:
+            if not self._inside and 0 < threshold[0] < _OBJECTS:
                 self._before, self._ours = threshold, (_OBJECTS, *threshold[1:])
                 gc.set_threshold(*self._ours)
+            self._inside[me] = self._inside.get(me, 0) + 1
 
     def end(self) -> None:
         """Hear that it has ended. What a module has set itself meanwhile stays."""
         with self._lock:
-            self._running -= 1
-            if not self._running and self._before is not None:
-                if gc.get_threshold() == self._ours:
-                    _promote()
-                    gc.set_threshold(*self._before)
-                self._before = None
+            me = get_ident()
+            left = self._inside.get(me, 0) - 1
+            if left <= 0 and self._inside.keys() <= {me}:
+                self._release()
+            if left > 0:
+                self._inside[me] = left
+            else:
+                self._inside.pop(me, None)
+
+    def _release(self) -> None:
+        before, self._before = self._before, None
+        if before is not None and gc.get_threshold() == self._ours:
+            _promote()
+            gc.set_threshold(*before)
 
     def forget(self) -> None:
-        """In a forked child: take a fresh lock, and count only what this thread is in the midst of."""
-        self._lock = allocate_lock()
-        self._running = min(self._running, 1)
+        """In a forked child: take a fresh lock, and forget what other threads were in the midst of."""
+        self._lock = RLock()
+        me = get_ident()
+        self._inside = {me: self._inside[me]} if me in self._inside else {}
+        if not self._inside:
+            self._release()
 
 
 def _promote() -> None:
@@ -80,7 +94,11 @@ class _Outermost(ModuleSpec):
     def _initializing(self, value: Any) -> None:
         self.__dict__["_initializing"] = value
         if value:
-            self._bursts.begin()
+            try:
+                self._bursts.begin()
+            except BaseException:  # a signal handler's: importlib will not say that this has ended
+                self._bursts.end()
+                raise
         else:
             bursts = self.__dict__.pop("_bursts")
             self.__class__ = ModuleSpec  # type: ignore[assignment]

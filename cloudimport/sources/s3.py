@@ -75,8 +75,9 @@ class S3Source:
             mended.add(remedy)
 
     def prepare(self) -> None:
-        """Open a connection that a later read will use. Raises nothing."""
-        self._http.prepare(self._origin)
+        """Open a connection that a later read will use, where that takes long (TLS). Raises nothing."""
+        if self._origin.scheme == "https":
+            self._http.prepare(self._origin)
 
     def close(self) -> None:
         """Close idle connections."""

@@ -13,10 +13,11 @@ import stat
 
 from cloudimport.events import Counters
 from cloudimport.format.keys import is_immutable
-from cloudimport.format.records import RECORD_SIZE
 from cloudimport.sources.base import Source
 from cloudimport.sources.reading import is_empty, join
 
+#: Bytes of one read, at the most: an index has a few, a range 4 MiB. What claims more is not believed.
+_MOST = 32 << 20
 #: Not through a link, and without waiting for a writer should a pipe be there.
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -51,11 +52,11 @@ class Shared:
         try:
             found = os.fstat(fd)
             want = found.st_size - start if length is None else length
-            if not stat.S_ISREG(found.st_mode) or not 0 < want <= RECORD_SIZE:
+            if not stat.S_ISREG(found.st_mode) or not 0 < want <= _MOST:
                 return None
             data = os.pread(fd, want, start)
             return data if len(data) == want else None
-        except OSError:
+        except (OSError, MemoryError):
             return None
         finally:
             os.close(fd)

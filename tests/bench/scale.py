@@ -296,8 +296,8 @@ _COST = """
 ## What a million starts cost
 
 S3's requests, and Lambda's time at 1,769 MB, at list prices (us-east-1: $0.40 a million GETs, $16.6667 a
-million GB-seconds); bytes within a region are free. What other ways cost is nearly all time: at the same
-price a second more is $29 a million starts.
+million GB-seconds); bytes within a region are free. What other ways cost is nearly all time, at $29 a million
+starts and second: the [benchmarks](benchmarks.md) have a table.
 
 """
 _CONCLUSION = """
@@ -310,8 +310,8 @@ _CONCLUSION = """
   60 s all of 10,000 are served, later. So `Retrying` does not count answers that ask to slow down; for
   100,000 in the same moment `CLOUDIMPORT_DEADLINE` has to be longer than the queue.
 - At the rate at which Lambda makes sandboxes, one function never gets there; many functions with the same
-  packages, or a fleet of containers, do. A tier that hosts share would divide the requests by the sandboxes
-  of a host.
+  packages, or a fleet of containers, do. A folder that the sandboxes of a host share (`shelf mirror`) divides
+  the requests by their number.
 - Money follows time: requests are a small part of what a start costs.
 """
 

@@ -552,18 +552,21 @@ def test_a_read_that_began_early_may_be_of_no_use() -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits does so for a moment only."""
     monkeypatch.setattr(engine, "_PATIENCE", 0.05)
+    monkeypatch.setattr(engine, "_LOOK_AGAIN", 0.02)
 
 
 class Stuck:
-    """Makes the first reads of a pack wait until they are let go."""
+    """A pack of which one read has ended, and makes the next one wait until it is let go."""
 
-    def __init__(self, pack: Pack, reads: int = 1) -> None:
+    def __init__(self) -> None:
         self.gone = threading.Event()
-        pack.fail = self._fail
-        self._reads = reads
+        self.pack = Pack()
+        self.fetcher = make(self.pack)
+        assert self.fetcher.load(self.pack.ref(19)) == self.pack.blocks[19]
+        self.pack.fail = self._fail
 
     def _fail(self, start: int, number: int, data: bytes) -> bytes:
-        if number <= self._reads:
+        if number == 2:
             assert self.gone.wait(30)
         return data
 
@@ -571,27 +574,47 @@ class Stuck:
 @pytest.mark.usefixtures("impatient")
 def test_a_read_that_is_stuck_is_made_again() -> None:
     """A block whose read takes oddly long is read by another connection, and is there before that is."""
-    pack = Pack()
-    stuck = Stuck(pack)
-    fetcher = make(pack)
+    stuck = Stuck()
+    pack, fetcher = stuck.pack, stuck.fetcher
     fetcher.prefetch(pack.ref(number) for number in range(3))
     try:
         assert fetcher.load(pack.ref(1)) == pack.blocks[1]
-        assert pack.reads == [(0, 3 * SIZE), (SIZE, SIZE)]
+        assert pack.reads[1:] == [(0, 3 * SIZE), (SIZE, SIZE)]
     finally:
         stuck.gone.set()
     stop(fetcher)
     assert [fetcher.load(pack.ref(number)) for number in range(3)] == pack.blocks[:3]
-    assert len(pack.reads) == 2
+    assert len(pack.reads) == 3
+
+
+@pytest.mark.usefixtures("impatient")
+def test_whichever_comes_first() -> None:
+    """Who reads again takes what the first read brings meanwhile, and does not wait for the second."""
+    stuck = Stuck()
+    pack, fetcher = stuck.pack, stuck.fetcher
+    never = threading.Event()
+
+    def fail(start: int, number: int, data: bytes) -> bytes:
+        if number == 3:
+            stuck.gone.set()
+            assert never.wait(30)
+        return stuck._fail(start, number, data)
+
+    pack.fail = fail
+    fetcher.prefetch(pack.ref(number) for number in range(3))
+    try:
+        assert fetcher.load(pack.ref(1)) == pack.blocks[1]
+        assert not never.is_set()
+    finally:
+        never.set()
 
 
 @pytest.mark.usefixtures("impatient")
 def test_there_is_an_end_to_that(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a network that is slow for all, only so many are made again; whoever waits then gets his block."""
     monkeypatch.setattr(engine, "_HEDGES", 2)
-    pack = Pack()
-    stuck = Stuck(pack, reads=1)
-    fetcher = make(pack)
+    stuck = Stuck()
+    pack, fetcher = stuck.pack, stuck.fetcher
     fetcher.prefetch(pack.ref(number) for number in range(6))
     with ThreadPoolExecutor(6) as pool:
         found = [pool.submit(fetcher.load, pack.ref(number)) for number in range(6)]
@@ -601,27 +624,41 @@ def test_there_is_an_end_to_that(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sum(future.done() for future in found) == 2
         stuck.gone.set()
         assert [future.result(10) for future in found] == pack.blocks[:6]
-    assert len(pack.reads) == 3
+    assert len(pack.reads) == 4
 
 
 @pytest.mark.usefixtures("impatient")
 def test_what_the_second_read_says_does_not_count() -> None:
     """If reading again fails, the first read decides."""
-    pack = Pack()
-    stuck = Stuck(pack)
-    first = pack.fail
+    stuck = Stuck()
+    pack = stuck.pack
 
     def fail(start: int, number: int, data: bytes) -> bytes:
-        if number == 2:
+        if number == 3:
             threading.Timer(0.05, stuck.gone.set).start()
             raise UnreachableError("no")
-        return first(start, number, data)
+        return stuck._fail(start, number, data)
 
     pack.fail = fail
+    stuck.fetcher.prefetch(pack.ref(number) for number in range(3))
+    assert stuck.fetcher.load(pack.ref(1)) == pack.blocks[1]
+    assert len(pack.reads) == 3
+
+
+@pytest.mark.usefixtures("impatient")
+def test_nothing_is_odd_before_a_read_has_ended() -> None:
+    """The first reads of a process may take as long as the network does."""
+    pack = Pack()
+
+    def slowly(start: int, number: int, data: bytes) -> bytes:
+        time.sleep(0.3)
+        return data
+
+    pack.fail = slowly
     fetcher = make(pack)
     fetcher.prefetch(pack.ref(number) for number in range(3))
     assert fetcher.load(pack.ref(1)) == pack.blocks[1]
-    assert len(pack.reads) == 2
+    assert len(pack.reads) == 1
 
 
 def test_patience_grows_with_what_reads_take(monkeypatch: pytest.MonkeyPatch) -> None:
