@@ -2,8 +2,9 @@
 
 A shared library is mostly blocks that hold nothing else. To keep these until all are there, and write the
 file then, would write them twice. Here each goes to its place in a file under a temporary name, in the
-thread that has fetched it; the last one to come checks the whole and renames it. A file that cannot grow
-(a full disk, a read-only tree) is written in one piece by the site tree, as any other.
+thread that has fetched it; the digest of the whole is taken as far as the file is whole from its beginning,
+and the last one to come renames it. A file that cannot grow (a full disk, a read-only tree) is written in one
+piece by the site tree, as any other.
 
 The functions of ``os`` are taken at import time, before ``cloudimport.site.patches`` replaces them.
 Import budget: ``os``.
@@ -20,11 +21,13 @@ from os import unlink as _unlink
 from os import utime as _utime
 
 from cloudimport.format.index import BlockRef, Section
+from cloudimport.format.records import new_sha256
 from cloudimport.site.files import makedirs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 #: Files that grow at a time, at the most: each has a descriptor, and a program has 1,024 by default.
 _MOST = 128
@@ -49,9 +52,14 @@ class _File:
             os.ftruncate(self.fd, section.sizes[file])
             #: Where the pieces of each block go: (place in the file, place in the block, length).
             self.places: dict[BlockRef, list[tuple[int, int, int]]] = {}
+            #: The same in the file's order, and how many of them are in the digest.
+            self._pieces: list[tuple[BlockRef, int, int, int]] = []
+            self._digested = 0
+            self._digest: Any = None
             at = 0
             for ref, offset, length in section.pieces(section.extents[file]):
                 self.places.setdefault(ref, []).append((at, offset, length))
+                self._pieces.append((ref, at, offset, length))
                 at += length
         except BaseException:
             self.discard()
@@ -67,15 +75,25 @@ class _File:
                 written = os.pwrite(self.fd, view, at)
                 view, at = view[written:], at + written
 
-    def finish(self, path: str) -> None:
-        """Put the file in its place if it is what it should be. Raises OSError."""
-        import hashlib
+    def digest(self, latest: BlockRef, data: bytes) -> None:
+        """Take into the digest what is whole now that block ``latest`` is there. Raises OSError."""
+        if self._digest is None:  # not before anything has come: ``hashlib`` costs 2 ms
+            self._digest = new_sha256()
+        while self._digested < len(self._pieces):
+            ref, start, offset, length = self._pieces[self._digested]
+            if ref in self.missing:
+                break
+            if ref == latest:
+                self._digest.update(memoryview(data)[offset : offset + length])
+            else:
+                for at in range(start, start + length, _PIECE):
+                    self._digest.update(os.pread(self.fd, min(_PIECE, start + length - at), at))
+            self._digested += 1
 
+    def finish(self, path: str) -> None:
+        """Put the file, of which all is there, in its place if it is what it should be. Raises OSError."""
         section, file = self.section, self.file
-        found = hashlib.sha256()
-        for at in range(0, section.sizes[file], _PIECE):
-            found.update(os.pread(self.fd, _PIECE, at))
-        if found.hexdigest() != section.digest(file):
+        if self._digest is None or self._digest.hexdigest() != section.digest(file):
             return
         os.fchmod(self.fd, 0o755 if file in section.executable else 0o644)
         if not self.is_named:
@@ -179,6 +197,7 @@ class Growing:
             try:
                 found.put(ref, data)
                 found.missing.discard(ref)
+                found.digest(ref, data)
                 if found.missing:
                     return True
                 if self._may_place(found.section, found.file):
