@@ -88,7 +88,7 @@ def _is_measured(workload: Workload, way: str) -> bool:
 
 def _needs(bench: Bench, workload: Workload) -> dict[str, Any]:
     folder = bench.of(workload)
-    return measure_needs(bench.python, folder / "compiled", workload.imports, workload.first, folder)
+    return measure_needs(bench.runtime, folder / "compiled", workload.imports, workload.first, folder)
 
 
 def _chosen(text: str | None, known: dict[str, Workload]) -> list[Workload]:

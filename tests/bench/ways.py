@@ -27,7 +27,8 @@ class Bench:
 
     link: Link
     store: Store
-    #: Interpreter with the runtime and nothing else, and the one it was made from.
+    #: Interpreter with the runtime and nothing else, in which every program runs (others load modules of their
+    #: own at their start, from .pth files), and the one it was made from, which has pip.
     runtime: str
     python: str
     version: str
@@ -64,7 +65,7 @@ def pip(bench: Bench, workload: Workload, run: Path) -> Command:
     """``pip install --target``, then the import."""
     program = write_program(run / "program.py", workload)
     command = [*_pip(bench, "install"), "--target", "package", "-r", str(workload.pins(bench.version))]
-    return _shell(bench, command, [bench.python, str(program)])
+    return _shell(bench, command, [bench.runtime, str(program)])
 
 
 def pip_in_steps(bench: Bench, workload: Workload, run: Path) -> Command:
@@ -75,7 +76,7 @@ def pip_in_steps(bench: Bench, workload: Workload, run: Path) -> Command:
     install = [bench.python, "-m", "pip", "--no-input", "--disable-pip-version-check", "install", "--quiet"]
     install += ["--no-index", "--find-links", "wheels", "--target", "package", "-r", pins]
     marks = (["echo", "mark downloaded"], ["echo", "mark installed"])
-    return _shell(bench, download, marks[0], install, marks[1], [bench.python, str(program)])
+    return _shell(bench, download, marks[0], install, marks[1], [bench.runtime, str(program)])
 
 
 def uv(bench: Bench, workload: Workload, run: Path) -> Command:
@@ -112,7 +113,7 @@ def mount(bench: Bench, workload: Workload, run: Path) -> Command:
     return _shell(
         bench,
         [_tool("rclone"), "mount", remote, "package", *options],
-        [bench.python, str(program)],
+        [bench.runtime, str(program)],
         last=["fusermount3", "-u", "package"],
         environ={**bench.store.server.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
@@ -124,14 +125,14 @@ def naive(bench: Bench, workload: Workload, run: Path) -> Command:
     url = bench.store.url(f"{workload.name}/tree")
     before = f"from tests.bench.naive_import import install; install({url!r}, 'package')"
     program = write_program(run / "program.py", workload, before)
-    return Command([bench.python, str(program)], {**_trust(bench), "PYTHONPATH": str(here)})
+    return Command([bench.runtime, str(program)], {**_trust(bench), "PYTHONPATH": str(here)})
 
 
 def local(bench: Bench, workload: Workload, run: Path) -> Command:
     """Local site-packages with bytecode, warm: what the import itself takes."""
     program = write_program(run / "program.py", workload)
     tree = bench.of(workload) / "compiled"
-    return Command([bench.python, str(program)], {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"})
+    return Command([bench.runtime, str(program)], {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"})
 
 
 def ours_cold(bench: Bench, workload: Workload, run: Path) -> Command:
@@ -231,7 +232,7 @@ def _archive(bench: Bench, workload: Workload, run: Path, name: str) -> Command:
     before = _UNPACK.format(url=bench.store.url(f"{workload.name}/{name}"))
     program = write_program(run / "program.py", workload, before)
     # What writes bytecode of its own would pay for it within the first import.
-    return Command([bench.python, str(program)], {**_trust(bench), "PYTHONDONTWRITEBYTECODE": "1"})
+    return Command([bench.runtime, str(program)], {**_trust(bench), "PYTHONDONTWRITEBYTECODE": "1"})
 
 
 def _uv(bench: Bench, workload: Workload, run: Path, *options: str) -> Command:
@@ -239,7 +240,7 @@ def _uv(bench: Bench, workload: Workload, run: Path, *options: str) -> Command:
     command = [_tool("uv"), "pip", "install", "--quiet", "--no-cache", "--no-config", "--target", "package"]
     command += ["--python", bench.python, "--default-index", bench.store.index, *options]
     command += ["-r", str(workload.pins(bench.version))]
-    return _shell(bench, command, [bench.python, str(program)])
+    return _shell(bench, command, [bench.runtime, str(program)])
 
 
 def _ours(
