@@ -27,8 +27,8 @@ class Bench:
 
     link: Link
     store: Store
-    #: Interpreter with the runtime and nothing else, in which every program runs (others load modules of their
-    #: own at their start, from .pth files), and the one it was made from, which has pip.
+    #: Interpreter with the runtime and nothing else, in which every program runs (others load modules of
+    #: their own at their start, from .pth files), and the one it was made from, which has pip.
     runtime: str
     python: str
     version: str
