@@ -34,7 +34,7 @@ def range_size(before: int) -> int:
     Reads that travel together share the link: the first ones, which are waited for first, are small, so that
     they are there while the rest is on its way; those after them grow, so that there are not many.
     """
-    return min(RANGE_BYTES, _FIRST_BYTES + before // 5)
+    return min(RANGE_BYTES, _FIRST_BYTES + before // 4)
 
 
 def leads(wanted: int) -> bool:
