@@ -196,6 +196,9 @@ def render(results: Results) -> str:
         f"{machine['cpus']} cores of {machine['processor']}, Linux {machine['kernel']}, Python "
         f"{machine['python']}, {tools}; commit {machine['commit']}."
     )
+    missing = [name for name in WORKLOADS if not results.has(name)]
+    if missing:
+        text += f" Not measured in this run: {', '.join(missing)}."
     rates = {"round_trip": machine["round_trip"] * 1e3, "rate": machine["rate"] / 1e6}
     parts = [
         _INTRODUCTION.format(**rates, machine=text, rounds=results.rounds()),
@@ -224,7 +227,8 @@ def render(results: Results) -> str:
         _STEPS,
         "![Download, install and import, and this project](benchmarks-steps.svg)\n",
     ]
-    errors = [f"- {name}, {way}: {text}" for name, way, text in results.errors()]
+    # The last line of what was said: those before it are of this machine.
+    errors = [f"- {name}, {way}: {text.rpartition(' | ')[2]}" for name, way, text in results.errors()]
     if errors:
         parts += ["## What did not get to a first result\n", "\n".join(errors) + "\n"]
     return "\n".join(parts)

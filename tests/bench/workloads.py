@@ -39,7 +39,7 @@ def _plain(name: str, package: str = "", first: str = "pass") -> Workload:
 
 
 #: The workload that imports all modules of a package: laziness must not punish those who use it all.
-EVERYTHING = "all of pandas"
+EVERYTHING = "all-of-pandas"
 
 _ALL = (
     Workload(
