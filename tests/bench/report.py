@@ -461,7 +461,7 @@ def draw_needs(results: Results, path: Path) -> None:
     if not names:
         return
     plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.28 * len(names)))
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.28 * len(names)), layout="constrained")
     for at, (key, label) in enumerate((("size", "by whole files"), ("paged", "by pages of 4 KiB"))):
         values = [100 * (results.needs(name)[key] or 0) / results.needs(name)["installed"] for name in names]
         axes.barh([n + 0.4 * at - 0.4 for n in range(len(names))], values, 0.4, align="edge", label=label)
@@ -475,7 +475,7 @@ def draw_steps(results: Results, path: Path) -> None:
     if not names:
         return
     plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.3 * len(names)))
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.3 * len(names)), layout="constrained")
     starts = [0.0] * len(names)
     for step, label in (("downloaded", "download"), ("installed", "install"), ("first", "import")):
         ends = [
@@ -505,8 +505,8 @@ def _finish(figure: Any, axes: Any, names: Sequence[str], path: Path) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(axis="x", which="both", alpha=0.3)
-    axes.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
-    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+    figure.legend(ncols=4, loc="outside lower center", frameon=False)
+    figure.savefig(path, metadata={"Date": None})
     _pyplot().close(figure)
 
 
@@ -515,7 +515,7 @@ def draw_times(results: Results, path: Path) -> None:
     plt = _pyplot()
     ways = [way for way in results.ways if way != "local"]
     colours = plt.get_cmap("tab20")
-    figure, axes = plt.subplots(figsize=(10, 0.5 + 0.5 * len(results.workloads)))
+    figure, axes = plt.subplots(figsize=(10, 1.2 + 0.5 * len(results.workloads)), layout="constrained")
     height = 0.8 / len(ways)
     for at, way in enumerate(ways):
         places = [number + at * height - 0.4 for number in range(len(results.workloads))]
