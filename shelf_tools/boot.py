@@ -17,13 +17,13 @@ from cloudimport.fetch.engine import check
 from cloudimport.fetch.plan import leads, range_size
 from cloudimport.format import keys
 from cloudimport.format.index import EnvironmentIndex, Section
-from cloudimport.format.lock import BootRange, Lock
+from cloudimport.format.lock import BootRange
 from cloudimport.format.records import MALFORMED, integer, parse, sha256, text
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
 from cloudimport.sources.record import read_record
-from shelf_tools.environments import replace_lock
+from shelf_tools.environments import read_lock, replace_lock
 from shelf_tools.store import Store, open_store
 
 #: Blocks that are read at a time.
@@ -66,10 +66,7 @@ def publish_boot(trace: Trace, lock: Path, shelf: str, environ: Mapping[str, str
     ``shelf`` is where the lock says none. Raises ConfigurationError if the trace is of another environment,
     a FetchError or FormatError.
     """
-    try:
-        locked = Lock.decode(lock.read_text(encoding="utf-8"), str(lock))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{lock} cannot be read: {error}") from None
+    locked = read_lock(lock)
     ref = locked.targets.get(trace.target)
     if ref is None or ref.digest != trace.environment:
         raise ConfigurationError(

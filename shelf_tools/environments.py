@@ -83,6 +83,14 @@ def write_lock(path: Path, shelf: str, lines: Sequence[str], targets: dict[str, 
     replace_lock(path, Lock(shelf, tuple(lines), {**kept, **targets}, boots))
 
 
+def read_lock(path: Path) -> Lock:
+    """Return the lockfile at ``path``. Raises ConfigurationError."""
+    try:
+        return Lock.decode(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+
+
 def replace_lock(path: Path, lock: Lock) -> None:
     """Write a lockfile in place of what is there. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from cloudimport.errors import ConfigurationError, CorruptError
+from cloudimport.errors import CorruptError
 from cloudimport.format import codec, keys
 from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.lock import Lock
@@ -22,6 +22,7 @@ from cloudimport.format.records import sha256
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
+from shelf_tools.environments import read_lock
 
 #: Objects that are copied at a time, and bytes that are read at a time of one.
 _READERS, _PIECE = 8, 16 << 20
@@ -66,7 +67,7 @@ def mirror(
     try:
         wanted: dict[str, Wanted] = {}
         for path in locks:
-            locked = _read(path)
+            locked = read_lock(path)
             url = locked.shelf or shelf
             source = sources.setdefault(url, open_source(url, SourceConfig(environ=environ)))
             wanted.update((one.key, one) for one in _wanted(source, locked))
@@ -81,13 +82,6 @@ def mirror(
         for source in sources.values():
             source.close()
     return Mirrored(len(wanted), len(missing), sum(sizes))
-
-
-def _read(path: Path) -> Lock:
-    try:
-        return Lock.decode(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from None
 
 
 def _wanted(source: Source, locked: Lock) -> Iterator[Wanted]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 else:
     from cloudimport.tuples import NamedTuple
 
-_TRAILER, _SUM = struct.Struct("<4sIQ"), struct.Struct("<I")
+_TRAILER = struct.Struct("<4sIQ")
 _MAGIC = b"CIB2"
 #: Bytes with a CRC-32 of their own: one code object lies in a few of them.
 CHUNK = 8 << 10

@@ -42,11 +42,6 @@ def sha256(data: bytes | memoryview) -> str:
     return digest
 
 
-def new_sha256() -> Any:
-    """Return a SHA-256 object for much data (``hashlib``)."""
-    return _sha256(_SMALL + 1)()
-
-
 def _sha256(size: int) -> Any:
     if _builtin is not None and size <= _SMALL:
         return _builtin

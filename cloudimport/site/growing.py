@@ -21,7 +21,6 @@ from os import unlink as _unlink
 from os import utime as _utime
 
 from cloudimport.format.index import BlockRef, Section
-from cloudimport.format.records import new_sha256
 from cloudimport.site.files import makedirs
 
 TYPE_CHECKING = False
@@ -77,8 +76,10 @@ class _File:
 
     def digest(self, latest: BlockRef, data: bytes) -> None:
         """Take into the digest what is whole now that block ``latest`` is there. Raises OSError."""
-        if self._digest is None:  # not before anything has come: ``hashlib`` costs 2 ms
-            self._digest = new_sha256()
+        if self._digest is None:
+            import hashlib  # costs 2 ms: not before anything has come
+
+            self._digest = hashlib.sha256()
         while self._digested < len(self._pieces):
             ref, start, offset, length = self._pieces[self._digested]
             if ref in self.missing:
