@@ -8,7 +8,7 @@ from cloudimport.sources.base import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 class Timing:
@@ -27,6 +27,15 @@ class Timing:
             data = self._source.read(key, start, length)
             found = len(data)
             return data
+        finally:
+            self._tell(key, start, found, began, time.monotonic())
+
+    def readv(self, key: str, start: int, length: int, buffers: Iterable[memoryview]) -> None:
+        """Do what the inner source does; see ``Source.readv``."""
+        began, found = time.monotonic(), -1
+        try:
+            self._source.readv(key, start, length, buffers)
+            found = length
         finally:
             self._tell(key, start, found, began, time.monotonic())
 
