@@ -1,7 +1,8 @@
 """Gets blocks: from the cache, else from the source, several ranges at once, one fetch in flight a block.
 
-A range is worked on while it comes: who waits for one of its blocks goes on when that is there. Whoever needs a block first helps itself: a range that no worker has started is run by the
-caller, so that nothing depends on threads being there (after a fork, at interpreter shutdown).
+A range is worked on while it comes: who waits for one of its blocks goes on when that is there. Whoever
+needs a block first helps itself: a range that no worker has started is run by the caller, so that nothing
+depends on threads being there (after a fork, at interpreter shutdown).
 No lock is held during I/O, and none while anything is imported.
 Import budget: ``_thread``; ``threading`` and a thread with the first prefetch.
 """

@@ -67,27 +67,40 @@ class _File:
         self.lock = RLock()
 
     def put(self, ref: BlockRef, pieces: Iterable[bytes | memoryview]) -> None:
-        """Write what a block, of which the pieces come in their order, has of the file. Raises OSError."""
+        """Write what a block, of which the pieces come in their order, has of the file. Raises OSError.
+
+        What making the pieces raises goes through.
+        """
+        if self._digest is None:
+            import hashlib  # costs 2 ms: not before anything has come
+
+            self._digest = hashlib.sha256()
+        # Where all before it is there, what is written need not be read back to be digested.
+        is_next = self._pieces[self._digested][0] == ref and len(self.places[ref]) == 1
+        digest = self._digest.copy() if is_next else None
         begin = 0
         for piece in pieces:
             view, end = memoryview(piece), begin + len(piece)
             for at, offset, length in self.places[ref]:
                 first, last = max(begin, offset), min(end, offset + length)
                 if first < last:
-                    self._write(view[first - begin : last - begin], at + first - offset)
+                    part = view[first - begin : last - begin]
+                    self._write(part, at + first - offset)
+                    if digest is not None:
+                        digest.update(part)
             begin = end
+        self.missing.discard(ref)
+        if digest is not None:
+            self._digest, self._digested = digest, self._digested + 1
+        self._catch_up()
 
     def _write(self, view: memoryview, at: int) -> None:
         while view:
             written = os.pwrite(self.fd, view, at)
             view, at = view[written:], at + written
 
-    def digest(self) -> None:
-        """Take into the digest what has become whole from its beginning. Raises OSError."""
-        if self._digest is None:
-            import hashlib  # costs 2 ms: not before anything has come
-
-            self._digest = hashlib.sha256()
+    def _catch_up(self) -> None:
+        """Take into the digest what has become whole from its beginning."""
         while self._digested < len(self._pieces):
             ref, start, length = self._pieces[self._digested]
             if ref in self.missing:
@@ -205,8 +218,6 @@ class Growing:
                 return found.is_placed
             try:
                 found.put(ref, pieces)
-                found.missing.discard(ref)
-                found.digest()
                 if found.missing:
                     return True
                 if self._may_place(found.section, found.file):

@@ -119,9 +119,7 @@ class S3Source:
             error.key = key
             raise
 
-    def _send(
-        self, origin: Origin, path: str, headers: dict[str, str], key: str, window: Window
-    ) -> Response:
+    def _send(self, origin: Origin, path: str, headers: dict[str, str], key: str, window: Window) -> Response:
         try:
             return self._http.request("GET", origin, path, headers, window)
         except HttpError as error:

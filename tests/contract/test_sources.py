@@ -214,7 +214,7 @@ def test_what_making_buffers_raises_goes_through(source: Source) -> None:
         yield memoryview(bytearray(100_000))
         raise OSError("test")
 
-    with pytest.raises(OSError, match="^test$"):
+    with pytest.raises(OSError, match=r"^test$"):
         source.readv("packages/a/1.0/t/pack-0", 0, 1 << 20, given_up())
     assert source.read("shelf.json") == b"{}"
 
