@@ -371,6 +371,9 @@ class Fetcher:
         block = memoryview(bytearray(max((ref.length for ref, _ in places), default=0)))
         at = len(held)
         for ref, begin in places:
+            if max(begin, len(held)) < at and begin + ref.length > len(held):
+                self._settle(task, ref, None)  # it begins within the one before, which no layout of ours has
+                continue
             yield from _gap(begin - at)
             stored, there = block[: ref.length], max(0, min(len(held) - begin, ref.length))
             stored[:there] = held[begin : begin + there]

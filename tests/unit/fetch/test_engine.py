@@ -596,6 +596,22 @@ def test_an_early_read_is_unpacked_when_it_is_known() -> None:
         assert pack.reads == [(0, 4 * SIZE)]
 
 
+def test_blocks_that_overlap_are_read_alone() -> None:
+    """An index may claim what it likes: never is more asked for than a range has, nor a byte given twice."""
+    pack = Trickle(3)
+    fetcher = make(pack)
+    middle = pack.data[SIZE // 2 : SIZE // 2 + SIZE]
+    other = pack.ref(0, digest=sha256(middle), offset=SIZE // 2)
+    fetcher.prefetch([pack.ref(0), other, pack.ref(2)])
+    for _ in range(4):
+        pack.let.release()
+    stop(fetcher)
+    assert pack.reads == [(0, 3 * SIZE)]
+    assert fetcher.load(other) == middle
+    assert [fetcher.load(pack.ref(number)) for number in (0, 2)] == [pack.blocks[0], pack.blocks[2]]
+    assert pack.reads[1:] == [(SIZE // 2, SIZE)]
+
+
 def begun(fetcher: Fetcher, pack: Pack, numbers: list[int]) -> Any:
     """Begin a read of what has some of the pack's blocks, one after the other."""
     read = fetcher.begin(KEY.replace("pack", "boot"), 0, len(numbers) * SIZE)
