@@ -1264,16 +1264,18 @@ static int visit(struct dl_phdr_info *info, size_t size, void *first)
         seen_adds = info->dlpi_adds;
         seen_subs = info->dlpi_subs;
     }
+    if (is_seen(info->dlpi_phdr, 0))
+        return 0; /* before all else: there may be hundreds, at each load */
     Object object;
     /* libc finds its own functions without these slots, or must (dlopen); the linker has none. */
     if (contains(info, (void *)hook_dlopen) || contains(info, (void *)real.open)
         || contains(info, (void *)real.dlopen) || contains(info, (void *)getauxval(AT_BASE))
-        || !read_object(info, &object))
+        || !read_object(info, &object)) {
+        is_seen(info->dlpi_phdr, 1);
         return 0;
+    }
     const ElfW(Rela) *symbolic = object.rela + object.relative_count;
     size_t symbolic_count = object.rela_count > object.relative_count ? object.rela_count - object.relative_count : 0;
-    if (is_seen(info->dlpi_phdr, 0))
-        return 0;
     if (is_unfinished(&object, object.plt, object.plt_count) || is_unfinished(&object, symbolic, symbolic_count)) {
         seen_adds = 0; /* whoever loads it scans when that is done, and so does the next scan */
         return 0;

@@ -18,6 +18,7 @@ from cloudimport.environments import cached_index, fetched_index, from_lock, fro
 from cloudimport.errors import ConfigurationError
 from cloudimport.events import Counters
 from cloudimport.fetch.engine import Fetcher
+from cloudimport.fetch.plan import CONNECTIONS
 from cloudimport.format import codec
 from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.records import Ref, sha256
@@ -44,10 +45,6 @@ if TYPE_CHECKING:
     from cloudimport.format.lock import BootRange
     from cloudimport.importer.bursts import Bursts
     from cloudimport.tracing import Recorder
-
-
-#: Connections that are opened while the index is read; each costs some 2 ms of CPU.
-_PREPARED = 4
 
 
 class Environment:
@@ -178,13 +175,13 @@ class _Parts:
         return index
 
     def _prepare(self) -> None:
-        """Open connections, while the index is on its way, for what it will say is needed."""
+        """Open connections (2 ms of CPU each), while the index comes, for what it will say is needed."""
         prepare = getattr(self._store, "prepare", None)
         if prepare is not None and not self.settings.shared:
             import threading
 
             try:
-                for _ in range(_PREPARED):
+                for _ in range(CONNECTIONS):
                     threading.Thread(target=prepare, name="cloudimport-connect", daemon=True).start()
             except RuntimeError:
                 pass  # "can't start new thread": whoever reads connects

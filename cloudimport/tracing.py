@@ -58,11 +58,16 @@ class Recorder:
 
     # What the source and the fetcher tell.
 
-    def requested(self, key: str, start: int, size: int, began: float, ended: float) -> None:
-        """Hear of a read that came to an end; ``size`` is -1 if it failed."""
-        row = [key, start, size, self._since(began), self._since(ended)]
+    def requested(self, key: str, start: int, began: float) -> Callable[[int, float], None]:
+        """Hear of a read that begins; what is returned hears how it ends: bytes (-1: it failed), and when."""
+        row = [key, start, -1, self._since(began), -1]
         self._requests.append(row)
         self._last[get_ident()] = id(row)
+
+        def end(size: int, moment: float) -> None:
+            row[2], row[4] = size, self._since(moment)
+
+        return end
 
     def needed(self, ref: BlockRef) -> None:
         """Hear that somebody wants a block's bytes."""
@@ -169,7 +174,8 @@ class Recorder:
             "installed": since(self._installed),
             "ended": since(ended),
             "cpu": round((time.process_time() - self._cpu) * 1_000_000),
-            "requests": self._requests,
+            # One that is under way still counts as failed at the end.
+            "requests": [[*row[:4], row[4] if row[4] >= 0 else since(ended)] for row in self._requests],
             "blocks": [
                 [names.get(digest, ""), places.get(request, -1), since(moment)]
                 for digest, request, moment in self._blocks

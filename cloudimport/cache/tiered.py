@@ -8,7 +8,7 @@ from cloudimport.events import Counters
 from cloudimport.format.index import BlockRef
 
 #: Bytes of blocks in memory that are on disk too: reading them from there costs little more.
-_BESIDE_DISK = 8 << 20
+_BESIDE_DISK = 4 << 20
 
 
 class BlockCache:

@@ -1,7 +1,8 @@
 """Gets blocks: from the cache, else from the source, several ranges at once, one fetch in flight a block.
 
-Whoever needs a block first helps itself: a range that no worker has started is run by the
-caller, so that nothing depends on threads being there (after a fork, at interpreter shutdown).
+A range is worked on while it comes: who waits for one of its blocks goes on when that is there. Whoever
+needs a block first helps itself: a range that no worker has started is run by the caller, so that nothing
+depends on threads being there (after a fork, at interpreter shutdown).
 No lock is held during I/O, and none while anything is imported.
 Import budget: ``_thread``; ``threading`` and a thread with the first prefetch.
 """
@@ -25,7 +26,7 @@ from cloudimport.sources.base import Source
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Protocol, TypeVar
 
     _T = TypeVar("_T")
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     class Growing(Protocol):
         """Files that are written as their blocks arrive (``cloudimport.site.growing``)."""
 
-        def take(self, ref: BlockRef, data: bytes) -> bool:
+        def take(self, ref: BlockRef, pieces: Iterable[bytes | memoryview]) -> bool:
             """Write a block to its file; returns whether it is there."""
 
         def has(self, ref: BlockRef) -> bool:
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 _PATIENCE, _PATIENCE_TIMES, _HEDGES = 1.0, 3.0, 8
 #: Seconds between looks at two reads of which either will do, and after which a waiter looks by itself.
 _LOOK, _LOOK_AGAIN = 0.02, 1.0
+#: Bytes that are read at a time of what nobody wants, or nobody knows yet.
+_PIECE = 64 << 10
 
 
 class _Latch:
@@ -97,10 +100,17 @@ class _Task:
         #: Who runs it, by a token that only its run has (an interruption leaves no doubt), and its thread.
         self.owner: object = None
         self.thread = 0
-        self.began = 0.0
+        #: When it began (seconds, monotonic), and when something of it came last.
+        self.began = self.moved = 0.0
         self.done = _Latch()
+        #: What threads wait for, and what they get.
+        self.awaited: dict[BlockRef, _Latch] = {}
         self.blocks: dict[BlockRef, bytes] = {}
         self.error: FetchError | None = None
+
+    def settled(self, ref: BlockRef) -> _Latch:
+        """Return what is set when a block has come, or will not come by this. To be called locked."""
+        return self.done if self.done.is_set else self.awaited.setdefault(ref, _Latch())
 
 
 class Fetcher:
@@ -252,28 +262,30 @@ class Fetcher:
             task = self._flights.get(ref)
             if task is None:
                 task = self._flights[ref] = _Task(plan([ref])[0])
+            settled = task.settled(ref)
         self._run(task)
-        if not task.done.is_set and (task.thread == get_ident() or sys.is_finalizing()):
+        if not settled.is_set and (task.thread == get_ident() or sys.is_finalizing()):
             return None  # in a signal handler or a destructor on its way, or its thread never runs again
-        hedged = self._hedge(task, ref)
+        hedged = self._hedge(task, ref, settled)
         if hedged is not None:
             return hedged
-        task.done.wait()
-        if task.error is not None:
+        settled.wait()
+        data = task.blocks.get(ref)
+        if data is None and task.error is not None:
             import copy
 
             raise copy.copy(task.error) from task.error
-        return task.blocks.get(ref)
+        return data
 
-    def _hedge(self, task: _Task, ref: BlockRef) -> bytes | None:
-        """Wait for a task; where it takes oddly long, return a block by another read. None: look, or wait."""
+    def _hedge(self, task: _Task, ref: BlockRef, settled: _Latch) -> bytes | None:
+        """Wait for a block; where that takes oddly long, return it by another read. None: look, or wait."""
         while self._hedges_left > 0:
             # As long as none has ended nothing tells what is odd.
             patience = max(_PATIENCE, _PATIENCE_TIMES * self._longest) if self._longest else float("inf")
-            left = task.began + patience - time.monotonic()
+            left = task.moved + patience - time.monotonic()
             if left <= 0:
                 break
-            if task.done.wait(min(left, _LOOK_AGAIN)):
+            if settled.wait(min(left, _LOOK_AGAIN)):
                 return None
         else:
             return None
@@ -286,9 +298,9 @@ class Fetcher:
             threading.Thread(target=self._run, args=(again,), name="cloudimport-fetch", daemon=True).start()
         except RuntimeError:  # "can't start new thread"
             return None
-        while not task.done.is_set and not again.done.wait(_LOOK):
+        while not settled.is_set and not again.done.wait(_LOOK):
             pass
-        return None if task.done.is_set else again.blocks.get(ref)
+        return None if settled.is_set else again.blocks.get(ref)
 
     def _run(self, task: _Task) -> None:
         """Run a task unless somebody does, or did. Raises no FetchError: waiters look for themselves."""
@@ -307,7 +319,8 @@ class Fetcher:
         with self._lock:
             if task.owner is not None:
                 return False
-            task.owner, task.thread, task.began = me, get_ident(), time.monotonic()
+            task.owner, task.thread = me, get_ident()
+            task.began = task.moved = time.monotonic()
             if task in self._queue:
                 self._queue.remove(task)
             return True
@@ -318,34 +331,75 @@ class Fetcher:
                 if self._flights.get(ref) is task:
                     del self._flights[ref]
             task.done.set()
+            for latch in task.awaited.values():
+                latch.set()
+
+    def _settle(self, task: _Task, ref: BlockRef, data: bytes | None) -> None:
+        """Tell those who wait for a block that it has come; None: that they have to look for it."""
+        with self._lock:
+            if self._flights.get(ref) is task:
+                del self._flights[ref]
+            latch = task.awaited.pop(ref, None)
+            if latch is not None and data is not None:  # else it need not stay in memory
+                task.blocks[ref] = data
+            task.moved = time.monotonic()
+        if latch is not None:
+            latch.set()
 
     def _read(self, task: _Task) -> None:
         """Read a range and hand out its blocks. Raises a FetchError."""
         wanted = task.range
-        if len(wanted.blocks) == 1:
-            ref = wanted.blocks[0]
+        if task.is_counted:
+            self.source.readv(wanted.key, wanted.start, wanted.length, self._unpacked(task))
+        else:  # one that somebody waits for already
+            [ref] = wanted.blocks
             data = self._cache.look(ref)  # it may have landed since its first waiter looked
-            task.blocks[ref] = self._read_block(ref, task.is_counted) if data is None else data
-            self._took(task)
-            return
-        stored = memoryview(self.source.read(wanted.key, wanted.start, wanted.length))
-        self._took(task)
-        if task.known is not None:
-            task.known.wait()
-        for ref, at in task.places.items():
-            try:
-                plain = self._accept(ref, stored[at : at + ref.length])
-            except CorruptError:
-                continue  # whoever needs this block reads it alone and hears what is wrong
-            if not self._has_grown(ref):  # else it need not be in memory as well
-                task.blocks[ref] = plain
-
-    def _took(self, task: _Task) -> None:
+            task.blocks[ref] = self._read_block(ref) if data is None else data
         self._longest = max(self._longest, time.monotonic() - task.began)
 
-    def _read_block(self, ref: BlockRef, is_counted: bool = False) -> bytes:
+    def _unpacked(self, task: _Task) -> Iterator[memoryview]:
+        """Yield room for what a range brings, and hand out each block when it has come."""
+        length = task.range.length
+        held = bytearray()
+        if task.known is not None:
+            while not task.known.is_set and len(held) < length:
+                room = memoryview(bytearray(min(_PIECE, length - len(held))))
+                yield room
+                held += room
+            task.known.wait()
+        places = sorted(task.places.items(), key=lambda item: item[1])
+        block = memoryview(bytearray(max((ref.length for ref, _ in places), default=0)))
+        at = len(held)
+        for ref, begin in places:
+            if max(begin, len(held)) < at and begin + ref.length > len(held):
+                self._settle(task, ref, None)  # it begins within the one before, which no layout of ours has
+                continue
+            yield from _gap(begin - at)
+            stored, there = block[: ref.length], max(0, min(len(held) - begin, ref.length))
+            stored[:there] = held[begin : begin + there]
+            if there < ref.length:
+                yield stored[there:]
+            at = max(at, begin + ref.length)
+            try:
+                self._settle(task, ref, self._take(ref, stored))
+            except CorruptError:
+                self._settle(task, ref, None)  # whoever needs it reads it alone and hears what is wrong
+        yield from _gap(length - at)
+
+    def _take(self, ref: BlockRef, stored: memoryview) -> bytes | None:
+        """Check and keep a block; return it unless it is in the file that grows of it.
+
+        Raises CorruptError.
+        """
+        growing = self.growing
+        if ref.exclusive and growing is not None and growing.take(ref, _in_pieces(ref, stored)):
+            self._came(ref)
+            return None
+        return self._accept(ref, stored)
+
+    def _read_block(self, ref: BlockRef) -> bytes:
         """Read one block by itself, twice if the first answer is damaged. Raises a FetchError."""
-        self._counters.add("round_trips", 0 if is_counted else 1)
+        self._counters.add("round_trips")
         try:
             return self._accept(ref, self.source.read(ref.key, ref.offset, ref.length))
         except CorruptError:
@@ -355,12 +409,15 @@ class Fetcher:
     def _accept(self, ref: BlockRef, stored: bytes | memoryview) -> bytes:
         """Check, keep and return a block. Raises CorruptError."""
         plain = check(ref, stored)
+        self._came(ref)
+        if not (ref.exclusive and self.growing is not None and self.growing.take(ref, (plain,))):
+            self._cache.put(ref, plain)
+        return plain
+
+    def _came(self, ref: BlockRef) -> None:
         self._counters.add("blocks_fetched")
         if self.watch is not None:
             self.watch.accepted(ref)
-        if not (ref.exclusive and self.growing is not None and self.growing.take(ref, plain)):
-            self._cache.put(ref, plain)
-        return plain
 
     def _start_workers(self, wanted: int) -> None:
         import threading
@@ -402,26 +459,48 @@ class Fetcher:
                 pass  # whoever needs a block of it finds none, asks for it, and hears what is wrong
 
 
+def _gap(length: int) -> Iterator[memoryview]:
+    """Yield room for bytes that nobody wants."""
+    room = memoryview(bytearray(max(0, min(length, _PIECE))))
+    while length > 0:
+        yield room[:length]
+        length -= len(room)
+
+
 def check(ref: BlockRef, stored: bytes | memoryview) -> bytes:
     """Return the plain bytes of a block whose stored bytes have the right digest. Raises CorruptError."""
-    package = package_of(ref.key)
-    actual = sha256(stored)
-    if actual != ref.digest:
-        where = f"block at byte {ref.offset} of {ref.key}"
-        raise CorruptError(
-            f"{package}: {where} is damaged: expected sha256 {ref.digest}, got {actual}",
-            key=ref.key,
-            package=package,
-            expected=ref.digest,
-            actual=actual,
-        )
+    _verify(ref, stored)
     try:
         return codec.decode(ref.codec, stored, ref.size)
     except FormatError as error:
-        raise CorruptError(
-            f"{package}: block at byte {ref.offset} of {ref.key}: {error}",
-            key=ref.key,
-            package=package,
-            expected=f"{ref.size} bytes",
-            actual=str(error),
-        ) from error
+        raise _malformed(ref, error) from error
+
+
+def _in_pieces(ref: BlockRef, stored: memoryview) -> Iterator[bytes | memoryview]:
+    """Yield the plain bytes of a block. Raises CorruptError, be it in the end."""
+    _verify(ref, stored)
+    try:
+        yield from codec.pieces(ref.codec, stored, ref.size)
+    except FormatError as error:
+        raise _malformed(ref, error) from error
+
+
+def _verify(ref: BlockRef, stored: bytes | memoryview) -> None:
+    actual = sha256(stored)
+    if actual != ref.digest:
+        raise _damaged(ref, f" is damaged: expected sha256 {ref.digest}, got {actual}", ref.digest, actual)
+
+
+def _malformed(ref: BlockRef, error: FormatError) -> CorruptError:
+    return _damaged(ref, f": {error}", f"{ref.size} bytes", str(error))
+
+
+def _damaged(ref: BlockRef, text: str, expected: str, actual: str) -> CorruptError:
+    package = package_of(ref.key)
+    return CorruptError(
+        f"{package}: block at byte {ref.offset} of {ref.key}{text}",
+        key=ref.key,
+        package=package,
+        expected=expected,
+        actual=actual,
+    )

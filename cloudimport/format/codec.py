@@ -15,9 +15,12 @@ from cloudimport.errors import ConfigurationError, FormatError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 RAW, ZSTD = 0, 1
+#: Plain bytes that ``pieces`` makes at a time.
+_PIECE = 256 << 10
 _codec: Any = None
 _path = ""
 
@@ -73,12 +76,7 @@ def decompress(data: bytes | memoryview, size: int) -> bytes:
     Never makes more than ``size`` bytes. Raises FormatError if the frame is damaged, holds more
     or fewer bytes, or is followed by others.
     """
-    global _codec
-    if size < 0:
-        raise FormatError(f"{size} is no size")
-    if _codec is None:
-        _codec = _load_codec()
-    decoder = _codec.ZstdDecompressor()
+    decoder = _decoder(size)
     try:
         plain: bytes = decoder.decompress(data, size)
         # The frame's last bytes may hold no content (an end mark, a checksum): ask for one byte more.
@@ -86,8 +84,42 @@ def decompress(data: bytes | memoryview, size: int) -> bytes:
     except _codec.ZstdError as error:
         raise FormatError(f"not a zstd frame: {error}") from None
     if len(plain) != size or surplus or not decoder.eof or decoder.unused_data:
-        raise FormatError(f"a zstd frame does not hold exactly {size} bytes")
+        raise _wrong_size(size)
     return plain
+
+
+def _decoder(size: int) -> Any:
+    global _codec
+    if size < 0:
+        raise FormatError(f"{size} is no size")
+    if _codec is None:
+        _codec = _load_codec()
+    return _codec.ZstdDecompressor()
+
+
+def _wrong_size(size: int) -> FormatError:
+    return FormatError(f"a zstd frame does not hold exactly {size} bytes")
+
+
+def pieces(codec: int, data: bytes | memoryview, size: int) -> Iterator[bytes | memoryview]:
+    """Yield the plain bytes of a block a few at a time: large ones at once cost memory and page faults.
+
+    Raises FormatError where ``decode`` does, be it after the last piece.
+    """
+    if codec != ZSTD:
+        yield decode(codec, data, size)
+        return
+    decoder, left = _decoder(size), size
+    try:
+        piece = decoder.decompress(data, min(_PIECE, left + 1))
+        while piece and len(piece) <= left:
+            yield piece
+            left -= len(piece)
+            piece = b"" if decoder.eof else decoder.decompress(b"", min(_PIECE, left + 1))
+    except _codec.ZstdError as error:
+        raise FormatError(f"not a zstd frame: {error}") from None
+    if left or piece or not decoder.eof or decoder.unused_data:
+        raise _wrong_size(size)
 
 
 def decode(codec: int, data: bytes | memoryview, size: int) -> bytes:

@@ -25,13 +25,13 @@ from cloudimport.site.files import makedirs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 #: Files that grow at a time, at the most: each has a descriptor, and a program has 1,024 by default.
 _MOST = 128
 #: Bytes that are read back at a time to be checked.
-_PIECE = 4 << 20
+_PIECE = 256 << 10
 
 
 class _File:
@@ -52,13 +52,13 @@ class _File:
             #: Where the pieces of each block go: (place in the file, place in the block, length).
             self.places: dict[BlockRef, list[tuple[int, int, int]]] = {}
             #: The same in the file's order, and how many of them are in the digest.
-            self._pieces: list[tuple[BlockRef, int, int, int]] = []
+            self._pieces: list[tuple[BlockRef, int, int]] = []
             self._digested = 0
             self._digest: Any = None
             at = 0
             for ref, offset, length in section.pieces(section.extents[file]):
                 self.places.setdefault(ref, []).append((at, offset, length))
-                self._pieces.append((ref, at, offset, length))
+                self._pieces.append((ref, at, length))
                 at += length
         except BaseException:
             self.discard()
@@ -66,29 +66,47 @@ class _File:
         self.missing = set(self.places)
         self.lock = RLock()
 
-    def put(self, ref: BlockRef, data: bytes) -> None:
-        """Write what a block has of the file. Raises OSError."""
-        for at, offset, length in self.places[ref]:
-            view = memoryview(data)[offset : offset + length]
-            while view:
-                written = os.pwrite(self.fd, view, at)
-                view, at = view[written:], at + written
+    def put(self, ref: BlockRef, pieces: Iterable[bytes | memoryview]) -> None:
+        """Write what a block, of which the pieces come in their order, has of the file. Raises OSError.
 
-    def digest(self, latest: BlockRef, data: bytes) -> None:
-        """Take into the digest what is whole now that block ``latest`` is there. Raises OSError."""
+        What making the pieces raises goes through.
+        """
         if self._digest is None:
             import hashlib  # costs 2 ms: not before anything has come
 
             self._digest = hashlib.sha256()
+        # Where all before it is there, what is written need not be read back to be digested.
+        is_next = self._pieces[self._digested][0] == ref and len(self.places[ref]) == 1
+        digest = self._digest.copy() if is_next else None
+        begin = 0
+        for piece in pieces:
+            view, end = memoryview(piece), begin + len(piece)
+            for at, offset, length in self.places[ref]:
+                first, last = max(begin, offset), min(end, offset + length)
+                if first < last:
+                    part = view[first - begin : last - begin]
+                    self._write(part, at + first - offset)
+                    if digest is not None:
+                        digest.update(part)
+            begin = end
+        self.missing.discard(ref)
+        if digest is not None:
+            self._digest, self._digested = digest, self._digested + 1
+        self._catch_up()
+
+    def _write(self, view: memoryview, at: int) -> None:
+        while view:
+            written = os.pwrite(self.fd, view, at)
+            view, at = view[written:], at + written
+
+    def _catch_up(self) -> None:
+        """Take into the digest what has become whole from its beginning."""
         while self._digested < len(self._pieces):
-            ref, start, offset, length = self._pieces[self._digested]
+            ref, start, length = self._pieces[self._digested]
             if ref in self.missing:
                 break
-            if ref == latest:
-                self._digest.update(memoryview(data)[offset : offset + length])
-            else:
-                for at in range(start, start + length, _PIECE):
-                    self._digest.update(os.pread(self.fd, min(_PIECE, start + length - at), at))
+            for at in range(start, start + length, _PIECE):
+                self._digest.update(os.pread(self.fd, min(_PIECE, start + length - at), at))
             self._digested += 1
 
     def finish(self, path: str) -> None:
@@ -156,10 +174,13 @@ class Growing:
             self._files[key] = made
             self._by_block.update((ref, made) for ref in made.places if ref.exclusive)
 
-    def take(self, ref: BlockRef, data: bytes) -> bool:
-        """Write a block to the file that grows of it; returns whether it need not be kept besides."""
+    def take(self, ref: BlockRef, pieces: Iterable[bytes | memoryview]) -> bool:
+        """Write a block, given in pieces, to the file that grows of it.
+
+        Returns whether it need not be kept besides; what making the pieces raises goes through.
+        """
         found = self._by_block.get(ref)
-        return found is not None and not found.is_closed and self._put(found, ref, data)
+        return found is not None and not found.is_closed and self._put(found, ref, pieces)
 
     def has(self, ref: BlockRef) -> bool:
         """Whether a growing file has got a block, or one that has grown."""
@@ -175,7 +196,7 @@ class Growing:
         """Write a block that only the file's reader has got."""
         found = self._files.get((section.build, file))
         if found is not None:
-            self._put(found, ref, data)
+            self._put(found, ref, (data,))
 
     def end(self, section: Section, file: int) -> None:
         """Wait for whoever is about to finish a file, and give it up if nobody is."""
@@ -191,14 +212,12 @@ class Growing:
             os.close(found.fd)
         self._lock = RLock()
 
-    def _put(self, found: _File, ref: BlockRef, data: bytes) -> bool:
+    def _put(self, found: _File, ref: BlockRef, pieces: Iterable[bytes | memoryview]) -> bool:
         with found.lock:
             if found.is_closed:
                 return found.is_placed
             try:
-                found.put(ref, data)
-                found.missing.discard(ref)
-                found.digest(ref, data)
+                found.put(ref, pieces)
                 if found.missing:
                     return True
                 if self._may_place(found.section, found.file):

@@ -91,7 +91,7 @@ class Patches:
         for module_name in self.later():
             if module_name in sys.modules:
                 self._wrap_later(module_name)
-        _replace(self._wrappers)
+        _replace(self._wrappers, list(sys.modules))
         self._attributes += _replace_captured(self._wrappers)
         # A loader that others make for a file of the tree (spec_from_file_location) looks by itself.
         for loader in (SourceFileLoader.__mro__[1], ExtensionFileLoader):
@@ -106,7 +106,7 @@ class Patches:
                 else:
                     setattr(owner, name, original)
         originals = {id(wrapper): (wrapper, original) for original, wrapper in self._wrappers.values()}
-        _replace(originals)
+        _replace(originals, list(sys.modules))
         _replace_captured(originals)
         self._paths.stop()
 
@@ -117,7 +117,8 @@ class Patches:
     def _loaded(self, module: ModuleType) -> None:
         wrapped = set(self._wrappers)
         self._wrap_later(module.__name__)
-        _replace({key: pair for key, pair in self._wrappers.items() if key not in wrapped})
+        for _, below, _ in _LATER.get(module.__name__, ()):
+            _replace({k: pair for k, pair in self._wrappers.items() if k not in wrapped}, _run_since(below))
 
     def _wrap_later(self, module_name: str) -> None:
         for kind, below, name in _LATER.get(module_name, ()):
@@ -149,12 +150,34 @@ class Patches:
         self._attributes.append((owner, name, own, method))
 
 
-def _replace(values: dict[int, tuple[Any, Any]]) -> None:
+def _run_since(loaded: str) -> list[str]:
+    """Return the names of modules that have run since another one was loaded: they may have some of it."""
+    names = list(sys.modules)
+    before = names.index(loaded) if loaded in names else len(names)
+    return [name for name in names[:before] if _is_running(name)] + names[before:]
+
+
+def _is_running(module_name: str) -> bool:
+    if module_name == "__main__":
+        return True
+    return getattr(_names(module_name).get("__spec__"), "_initializing", False) is True
+
+
+def _names(module_name: str) -> dict[str, Any]:
+    """Return what a loaded module has, without having a lazy one be loaded."""
+    try:
+        names = object.__getattribute__(sys.modules[module_name], "__dict__")
+    except (KeyError, AttributeError):
+        return {}
+    return names if type(names) is dict else {}
+
+
+def _replace(values: dict[int, tuple[Any, Any]], modules: list[str]) -> None:
     """Put each second of ``values`` where a loaded module has the first, by whatever name."""
-    for module_name, module in list(sys.modules.items()):
-        names = getattr(module, "__dict__", None)
-        if type(names) is not dict or module_name in _UNTOUCHED or module_name.startswith("cloudimport"):
+    for module_name in modules:
+        if module_name in _UNTOUCHED or module_name.startswith("cloudimport"):
             continue
+        names = _names(module_name)
         for name in [name for name, value in list(names.items()) if id(value) in values]:
             found = values[id(names[name])]
             if found[0] is names[name]:

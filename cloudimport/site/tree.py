@@ -327,9 +327,13 @@ class SiteTree:
         files = [*needed, (section, file)]
         absent = [(s, f) for s, f in files if self.prefix + s.paths[f] not in self._good]
         self._fetcher.note(ref for s, f in absent for ref, _, _ in s.pieces(s.extents[f]))
-        self._fetcher.prefetch(
-            [ref for s, f in absent if not self._is_whole(s, f) for ref in self._grow(s, f)]
-        )
+        lacking = []
+        for s, f in absent:
+            if self._is_whole(s, f):
+                self._good.add(self.prefix + s.paths[f])
+            else:
+                lacking += self._grow(s, f)
+        self._fetcher.prefetch(lacking)
         try:
             places = [self._fill_in_place(s, f) for s, f in files]
         except OSError as error:

@@ -9,11 +9,15 @@ from _thread import allocate_lock
 
 from cloudimport.sources.base import Source
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
 
 class Counting:
     """Counts what goes through it: wrap the innermost source, so that every retry counts.
 
-    ``requests``: reads begun, failed ones too. ``bytes``: bytes returned.
+    ``requests``: reads begun, failed ones too. ``bytes``: bytes returned, or in buffers that are full.
     """
 
     def __init__(self, source: Source) -> None:
@@ -31,6 +35,18 @@ class Counting:
         with self._lock:
             self.bytes += len(data)
         return data
+
+    def readv(self, key: str, start: int, length: int, buffers: Iterable[memoryview]) -> None:
+        """Do what the inner source does; see ``Source.readv``."""
+        with self._lock:
+            self.requests += 1
+        self._source.readv(key, start, length, self._counted(buffers))
+
+    def _counted(self, buffers: Iterable[memoryview]) -> Iterator[memoryview]:
+        for buffer in buffers:
+            yield buffer
+            with self._lock:
+                self.bytes += len(buffer)
 
     def close(self) -> None:
         """Close the inner source. The counters stay."""

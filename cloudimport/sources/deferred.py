@@ -11,7 +11,7 @@ from cloudimport.sources.base import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 class Deferred:
@@ -29,6 +29,10 @@ class Deferred:
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Return what the source returns; see ``Source.read``."""
         return self._made().read(key, start, length)
+
+    def readv(self, key: str, start: int, length: int, buffers: Iterable[memoryview]) -> None:
+        """Do what the source does; see ``Source.readv``."""
+        self._made().readv(key, start, length, buffers)
 
     def prepare(self) -> None:
         """Open a connection for a later read, where the source has such. Raises nothing: that read will."""

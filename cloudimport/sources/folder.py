@@ -11,6 +11,10 @@ from io import FileIO
 from cloudimport.errors import AbsentError, DeniedError, FetchError, UnreachableError
 from cloudimport.sources.reading import is_empty, join, lacks, too_short
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class FolderSource:
     """Reads objects as files below ``path``. It holds nothing open between reads."""
@@ -33,13 +37,45 @@ class FolderSource:
             raise AbsentError(f"{self.url}: {key!r} is not a key of a shelf", key=key)
         return f"{self._root}/{key}"
 
+    def readv(self, key: str, start: int, length: int, buffers: Iterable[memoryview]) -> None:
+        """Fill buffers with bytes of the file ``key``; see ``Source.readv``."""
+        if is_empty(start, length):
+            return
+        try:
+            file = self._open(self._path(key), key, start, length)[0]
+        except OSError as error:
+            raise self._typed(error, key) from error
+        with file:
+            for buffer in buffers:
+                self._fill(file, buffer, key)
+
+    def _fill(self, file: FileIO, buffer: memoryview, key: str) -> None:
+        while buffer:
+            try:
+                got = file.readinto(buffer)
+            except OSError as error:
+                raise self._typed(error, key) from error
+            if not got:
+                raise self._shrunk(key)
+            buffer = buffer[got:]
+
     def _read(self, path: str, key: str, start: int, length: int | None) -> bytes:
-        with open(path, "rb", buffering=0) as file:
+        file, size = self._open(path, key, start, length)
+        with file:
+            return self._exactly(file, size - start if length is None else length, key)
+
+    def _open(self, path: str, key: str, start: int, length: int | None) -> tuple[FileIO, int]:
+        """Return a file where a window of it begins, and its size in bytes."""
+        file = FileIO(path, "rb")
+        try:
             size = os.fstat(file.fileno()).st_size
             if lacks(start, length, size):
                 raise too_short(join(self.url, key), key, start, length, size)
             file.seek(start)
-            return self._exactly(file, size - start if length is None else length, key)
+        except BaseException:
+            file.close()
+            raise
+        return file, size
 
     def _exactly(self, file: FileIO, want: int, key: str) -> bytes:
         pieces: list[bytes] = []
@@ -47,10 +83,13 @@ class FolderSource:
             # A system call reads at most 2 GiB.
             piece = file.read(want)
             if not piece:
-                raise UnreachableError(f"{join(self.url, key)}: the file shrank while it was read", key=key)
+                raise self._shrunk(key)
             pieces.append(piece)
             want -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _shrunk(self, key: str) -> UnreachableError:
+        return UnreachableError(f"{join(self.url, key)}: the file shrank while it was read", key=key)
 
     def _typed(self, error: OSError, key: str) -> FetchError:
         text = f"{join(self.url, key)}: {error.strerror or error}"

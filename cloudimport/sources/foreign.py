@@ -23,10 +23,11 @@ from cloudimport.errors import (
 )
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.helper import helper_command, helper_path
-from cloudimport.sources.reading import final, is_empty, join, lacks, too_short
+from cloudimport.sources.reading import final, hand_out, is_empty, join, lacks, too_short
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 #: Seconds that a helper gets to end by itself once nobody speaks to it.
@@ -64,6 +65,10 @@ class ForeignSource:
         if lacks(start, length, start + len(body)):
             raise too_short(join(self.url, key), key, start, length, None)
         return body
+
+    def readv(self, key: str, start: int, length: int, buffers: Iterable[memoryview]) -> None:
+        """Fill buffers with bytes of the object ``key``; see ``Source.readv``."""
+        hand_out(self.read(key, start, length), buffers)
 
     def close(self) -> None:
         """End the helper process."""

@@ -15,7 +15,7 @@ import time
 from cloudimport.errors import ConfigurationError
 from cloudimport.sources.origin import Origin
 from cloudimport.sources.proxies import Proxies
-from cloudimport.sources.wire import Connection, HttpError, Response, StaleError
+from cloudimport.sources.wire import WHOLE, Connection, HttpError, Response, StaleError, Window
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ class HttpClient:
         origin: Origin,
         target: str,
         headers: Mapping[str, str],
-        window: tuple[int, int | None] = (0, None),
+        window: Window = WHOLE,
     ) -> Response:
         """Return the answer to one request; any status is an answer.
 
-        ``target``: percent-encoded path and query. ``window``: start and length of the part
-        of a 200 body that is wanted, for servers that ignore Range. A kept connection that
+        ``target``: percent-encoded path and query. ``window``: the part of a 200 body
+        that is wanted, for servers that ignore Range, and where it is to go. A kept connection that
         proves dead before its first byte of answer is replaced, once. Raises HttpError, and
         ConfigurationError for a proxy or trusted roots that cannot be used.
         """
@@ -119,7 +119,7 @@ class HttpClient:
         origin: Origin,
         target: str,
         headers: Mapping[str, str],
-        window: tuple[int, int | None],
+        window: Window,
     ) -> Response:
         generation = self._generation
         via = self._proxies.find(origin)

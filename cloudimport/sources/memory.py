@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 
 from cloudimport.errors import AbsentError, ConfigurationError
-from cloudimport.sources.reading import is_empty, join, lacks, too_short
+from cloudimport.sources.reading import hand_out, is_empty, join, lacks, too_short
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 
@@ -34,6 +35,10 @@ class MemorySource:
         if lacks(start, length, len(data)):
             raise too_short(join(self.url, key), key, start, length, len(data))
         return data[start:] if length is None else data[start : start + length]
+
+    def readv(self, key: str, start: int, length: int, buffers: Iterable[memoryview]) -> None:
+        """Fill buffers with bytes of the object ``key``; see ``Source.readv``."""
+        hand_out(self.read(key, start, length), buffers)
 
     def _open(self) -> Any:
         if self._system is None:

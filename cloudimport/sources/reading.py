@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from cloudimport.errors import UnreachableError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 def is_empty(start: int, length: int | None) -> bool:
     """Return whether a read asks for no bytes. Raises ValueError for a negative window."""
@@ -38,6 +42,14 @@ def too_short(url: str, key: str, start: int, length: int | None, size: int | No
     has = "fewer" if size is None else f"only {size}"
     text = f"{url}: asked for bytes {start} to {end}, the object has {has} bytes"
     return final(UnreachableError(text, key=key))
+
+
+def hand_out(data: bytes, buffers: Iterable[memoryview]) -> None:
+    """Fill buffers, one after another, with the bytes of ``data``: for sources that get all of it at once."""
+    at = 0
+    for buffer in buffers:
+        buffer[:] = data[at : at + len(buffer)]
+        at += len(buffer)
 
 
 def join(base: str, key: str) -> str:

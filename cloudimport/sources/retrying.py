@@ -12,7 +12,10 @@ from cloudimport.sources.base import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import TypeVar
+
+    _T = TypeVar("_T")
 
 #: First and longest pause in seconds, before jitter: S3 asks for exponential backoff
 #: (https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html).
@@ -53,11 +56,25 @@ class Retrying:
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Return what the inner source returns; see ``Source.read``."""
+        return self._insist(lambda: self._source.read(key, start, length))
+
+    def readv(self, key: str, start: int, length: int, buffers: Iterable[memoryview]) -> None:
+        """Do what the inner source does, going on where it broke off; see ``Source.readv``."""
+        filling = _Filling(buffers)
+
+        def go_on() -> None:
+            done = filling.done
+            if done < length:
+                self._source.readv(key, start + done, length - done, filling.rest())
+
+        self._insist(go_on)
+
+    def _insist(self, read: Callable[[], _T]) -> _T:
         began = self._clock()
         attempt = 1
         while True:
             try:
-                return self._source.read(key, start, length)
+                return read()
             except UnreachableError as error:
                 if not error.retryable:
                     raise
@@ -75,6 +92,26 @@ class Retrying:
     def forget(self) -> None:
         """Forget in the inner source."""
         self._source.forget()
+
+
+class _Filling:
+    """Buffers that are being filled. ``done``: bytes of those that are full."""
+
+    def __init__(self, buffers: Iterable[memoryview]) -> None:
+        self._buffers = iter(buffers)
+        self._current: memoryview | None = None
+        self.done = 0
+
+    def rest(self) -> Iterator[memoryview]:
+        """Yield the buffers that are not full, the one that is in hand first."""
+        while True:
+            if self._current is None:
+                self._current = next(self._buffers, None)
+            if self._current is None:
+                return
+            yield self._current
+            self.done += len(self._current)
+            self._current = None
 
 
 def _given_up(error: UnreachableError, attempts: int, seconds: float) -> UnreachableError:

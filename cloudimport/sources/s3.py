@@ -20,11 +20,11 @@ from cloudimport.sources.proxies import Proxies
 from cloudimport.sources.reading import final, is_empty, join, lacks, too_short
 from cloudimport.sources.s3_endpoint import DEFAULT_REGION, S3Error, check_bucket, locate, parse_error
 from cloudimport.sources.sigv4 import Credentials, quote, sign
-from cloudimport.sources.wire import HttpError, Response
+from cloudimport.sources.wire import HttpError, Response, Window
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)\Z")
 #: Codes of S3's "Error responses" page, by what they mean whatever their status.
@@ -61,11 +61,18 @@ class S3Source:
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Return bytes of the object ``key``; see ``Source.read``."""
-        if is_empty(start, length):
-            return b""
+        return b"" if is_empty(start, length) else self._fetch(key, Window(start, length))
+
+    def readv(self, key: str, start: int, length: int, buffers: Iterable[memoryview]) -> None:
+        """Fill buffers with bytes of the object ``key``; see ``Source.readv``."""
+        if not is_empty(start, length):
+            self._fetch(key, Window(start, length, buffers))
+
+    def _fetch(self, key: str, window: Window) -> bytes:
+        start, length, _ = window
         mended: set[str] = set()
         while True:
-            used, response = self._get(key, start, length)
+            used, response = self._get(key, window)
             if response.status in (200, 206):
                 return self._checked(response, key, start, length)
             problem = parse_error(response.status, response.headers, response.body)
@@ -90,7 +97,8 @@ class S3Source:
         if self._credentials is not None:
             self._credentials.forget()
 
-    def _get(self, key: str, start: int, length: int | None) -> tuple[Credentials | None, Response]:
+    def _get(self, key: str, window: Window) -> tuple[Credentials | None, Response]:
+        start, length, _ = window
         headers = {"accept-encoding": "identity", "user-agent": "cloudimport/1"}
         if start or length is not None:
             headers["range"] = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
@@ -100,7 +108,7 @@ class S3Source:
         credentials = self._identify(key)
         if credentials is not None:
             headers = sign("GET", origin.netloc(), path, headers, credentials, region, self._clock() + skew)
-        return credentials, self._send(origin, path, headers, key, (start, length))
+        return credentials, self._send(origin, path, headers, key, window)
 
     def _identify(self, key: str) -> Credentials | None:
         if self._credentials is None:
@@ -111,9 +119,7 @@ class S3Source:
             error.key = key
             raise
 
-    def _send(
-        self, origin: Origin, path: str, headers: dict[str, str], key: str, window: tuple[int, int | None]
-    ) -> Response:
+    def _send(self, origin: Origin, path: str, headers: dict[str, str], key: str, window: Window) -> Response:
         try:
             return self._http.request("GET", origin, path, headers, window)
         except HttpError as error:
@@ -122,7 +128,7 @@ class S3Source:
 
     def _checked(self, response: Response, key: str, start: int, length: int | None) -> bytes:
         size = self._check_range(response, key, start) if response.status == 206 else None
-        if lacks(start, length, start + len(response.body)):
+        if lacks(start, length, start + response.received):
             raise too_short(join(self.url, key), key, start, length, size)
         return response.body
 
@@ -130,8 +136,8 @@ class S3Source:
         """Return the object's size. Raises UnreachableError if the body is not what it says it is."""
         text = response.headers.get("content-range", "")
         match = _CONTENT_RANGE.match(text)
-        if not match or int(match[1]) != start or int(match[2]) - start + 1 != len(response.body):
-            got = f"asked from byte {start}, got {len(response.body)} bytes as {text!r}"
+        if not match or int(match[1]) != start or int(match[2]) - start + 1 != response.received:
+            got = f"asked from byte {start}, got {response.received} bytes as {text!r}"
             raise UnreachableError(f"{join(self.url, key)}: {got}", key=key)
         return None if match[3] == "*" else int(match[3])
 

@@ -3,18 +3,23 @@
 It has objects of the shelf under their own keys (``shelf mirror`` fills it), of those whose names are
 their digests: whoever reads them checks the bytes, as if they came from the store. Pointers never come from
 it. What it does not have, and what is asked for a second time, since the first answer was no good, comes from
-the store. Import budget: ``os``, ``stat``.
+the store. Import budget: ``os``, ``stat``, ``itertools``.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from itertools import chain
 
 from cloudimport.events import Counters
 from cloudimport.format.keys import is_immutable
 from cloudimport.sources.base import Source
 from cloudimport.sources.reading import is_empty, join
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: Bytes of one read, at the most: an index has a few, a range 4 MiB. What claims more is not believed.
 _MOST = 32 << 20
@@ -34,14 +39,31 @@ class Shared:
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Return bytes of the folder's object, or what the inner source returns; see ``Source.read``."""
+        data = self._once(key, start, length)
+        return self._source.read(key, start, length) if data is None else data
+
+    def readv(self, key: str, start: int, length: int, buffers: Iterable[memoryview]) -> None:
+        """Fill buffers from the folder's object, from where that ends as the inner source does."""
+        left = iter(buffers)
+        for buffer in left:
+            data = self._once(key, start, len(buffer))
+            if data is None:
+                self._source.readv(key, start, length, chain((buffer,), left))
+                return
+            buffer[:] = data
+            start += len(buffer)
+            length -= len(buffer)
+
+    def _once(self, key: str, start: int, length: int | None) -> bytes | None:
+        """Return bytes of the folder's object, None where it has none, or has given them before."""
         place = key, start, length
-        if place not in self._given and is_immutable(key) and not is_empty(start, length):
-            self._given.add(place)
-            data = self._look(key, start, length)
-            if data is not None:
-                self._counters.add("bytes_shared", len(data))
-                return data
-        return self._source.read(key, start, length)
+        if place in self._given or not is_immutable(key) or is_empty(start, length):
+            return None
+        self._given.add(place)
+        data = self._look(key, start, length)
+        if data is not None:
+            self._counters.add("bytes_shared", len(data))
+        return data
 
     def _look(self, key: str, start: int, length: int | None) -> bytes | None:
         """Return exactly the bytes that were asked for, or None, for whatever reason."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 import io
 import time
 
+from cloudimport.sources.reading import hand_out
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import NamedTuple
 else:
     from cloudimport.tuples import NamedTuple
@@ -37,13 +39,30 @@ class StaleError(Exception):
     """The connection was dead before the first byte of an answer."""
 
 
+class Window(NamedTuple):
+    """The part of a 200 or 206 answer that is wanted, in bytes (``length`` None: to the end).
+
+    It goes into ``buffers``, which are of that length together, one after another, if there are any; an
+    answer that has less of it leaves them alone.
+    """
+
+    start: int = 0
+    length: int | None = None
+    buffers: Iterable[memoryview] | None = None
+
+
+#: All of an answer, as its body.
+WHOLE = Window()
+
+
 class Response(NamedTuple):
-    """An answer. Header names are in lower case."""
+    """An answer. Header names are in lower case. ``received``: bytes of the body, or in the buffers."""
 
     status: int
     reason: str
     headers: dict[str, str]
     body: bytes
+    received: int
 
 
 class _Raw(io.RawIOBase):
@@ -92,17 +111,28 @@ class Connection:
             pass
 
     def exchange(
-        self, method: str, host: str, target: str, headers: Mapping[str, str], window: tuple[int, int | None]
+        self, method: str, host: str, target: str, headers: Mapping[str, str], window: Window
     ) -> Response:
-        """Send a request, return the answer. Raises StaleError before the first byte, else HttpError."""
+        """Send a request, return the answer. Raises StaleError before the first byte, else HttpError.
+
+        What making the next buffer raises goes through.
+        """
         status, reason, fields = self.head(method, host, target, headers)
-        try:
-            body = self._body(method, status, fields, window)
-        except OSError as error:
-            raise HttpError(f"{host} broke off in the middle of an answer: {error}") from error
+        start, length, buffers = window
+        body, received = b"", None
+        if buffers is not None and length is not None and status in (200, 206):
+            received = self._scatter(host, fields, start if status == 200 else 0, length, buffers)
+        if received is None:
+            try:
+                body = self._body(method, status, fields, start, length)
+            except OSError as error:
+                raise _broken(host, error) from error
+            received = len(body)
+            if buffers is not None and status in (200, 206) and received == length:
+                hand_out(body, buffers)
         if fields.get("connection", "").lower() == "close":
             self.reusable = False
-        return Response(status, reason, fields, body)
+        return Response(status, reason, fields, body, received)
 
     def head(
         self, method: str, host: str, target: str, headers: Mapping[str, str]
@@ -159,21 +189,47 @@ class Connection:
             raise ValueError("the head is too long" if len(line) >= limit else "the head is cut off")
         return line.rstrip(b"\r\n").decode("latin-1")
 
+    def _scatter(
+        self, host: str, fields: Mapping[str, str], start: int, length: int, buffers: Iterable[memoryview]
+    ) -> int | None:
+        """Fill buffers with ``length`` bytes of a body from ``start``; returns how many of them it has.
+
+        None, and nothing is read, of a body whose size is not known; nor is it where it has fewer.
+        """
+        size = None if "transfer-encoding" in fields else _content_length(fields)
+        if size is None:
+            return None
+        if start + length != size:
+            self.reusable = False
+        if start + length > size:
+            return max(0, size - start)
+        try:
+            self._skip(start)
+        except OSError as error:
+            raise _broken(host, error) from error
+        for buffer in buffers:
+            try:
+                got = self._reader.readinto(buffer)
+            except OSError as error:
+                raise _broken(host, error) from error
+            if got < len(buffer):
+                raise HttpError(f"the body ended {len(buffer) - got} bytes before a buffer was full")
+        return length
+
     def _body(
-        self, method: str, status: int, fields: Mapping[str, str], window: tuple[int, int | None]
+        self, method: str, status: int, fields: Mapping[str, str], start: int, length: int | None
     ) -> bytes:
         if method == "HEAD" or status in (204, 304):
             return b""
         if "chunked" in fields.get("transfer-encoding", "").lower():
             body = self._chunked(_MAX_BODY if status < 300 else _MAX_ERROR)
-            return _cut(body, window) if status == 200 else body
+            return _cut(body, start, length) if status == 200 else body
         size = _content_length(fields)
         if size is None:
             self.reusable = False
         if status >= 300:
             return self._part(0, _MAX_ERROR, size, strict=False)
-        start, length = window if status == 200 else (0, None)
-        return self._part(start, length, size, strict=True)
+        return self._part(*((start, length) if status == 200 else (0, None)), size, strict=True)
 
     def _part(self, start: int, length: int | None, size: int | None, *, strict: bool) -> bytes:
         """Return ``length`` bytes of a body of ``size`` from ``start``, or as many as it has."""
@@ -241,6 +297,9 @@ def _content_length(fields: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def _cut(body: bytes, window: tuple[int, int | None]) -> bytes:
-    start, length = window
+def _broken(host: str, error: OSError) -> HttpError:
+    return HttpError(f"{host} broke off in the middle of an answer: {error}")
+
+
+def _cut(body: bytes, start: int, length: int | None) -> bytes:
     return body[start:] if length is None else body[start : start + length]

@@ -70,7 +70,9 @@ the import, for twenty packages of that time; and this project, cold, beside it.
 _FLOORS = """\
 The floor is the CPU time of the same imports and first result from warm local site-packages, or the bytes of
 the files that they need, compressed, at the link's rate, whichever is longer, and {trips} round trips and
-{fixed:.0f} ms. Aimed at, where it is above {long} s: 1.3 with a boot image and 1.5 without, each; elsewhere
+{fixed:.0f} ms. *Bytes alone*: a program that reads the boot image's ranges over as many bare TLS connections
+and does nothing with them; server and link, which share the machine, and TCP's slow start are in it, and no
+import. Aimed at, where it is above {long} s: 1.3 with a boot image and 1.5 without, each; elsewhere
 1.5, in the geometric mean.
 """
 _REQUESTS = """\
@@ -275,9 +277,21 @@ def _ratios(results: Results) -> str:
                 slower.append(f"{name} ({title})")
         rows.append(row)
     rows.append(["geometric mean", *(_mean(values) for values in found.values())])
+    rows.append(["the same, boot image", *(_times(results, ways, _boot) for _, ways, _ in _RIVALS)])
+    rows.append(["the floor itself", *(_times(results, ways, Results.floor) for _, ways, _ in _RIVALS)])
     rows.append(["aimed at", *(f"{wanted:g}" for _, _, wanted in _RIVALS)])
     text = f"Slower than one of them: {', '.join(slower) or 'nowhere'}.\n"
     return _grid(["", *found], rows) + "\n" + text
+
+
+def _boot(results: Results, name: str) -> float | None:
+    return results.median(name, "boot", "seconds")
+
+
+def _times(results: Results, ways: Sequence[str], ours: Callable[[Results, str], float | None]) -> str:
+    """Return how many times as long the best of ``ways`` takes, in the geometric mean."""
+    pairs = ((results.best(name, ways, "seconds"), ours(results, name)) for name in results.workloads)
+    return _mean([theirs / own for theirs, own in pairs if theirs is not None and own is not None])
 
 
 def _floors(results: Results) -> str:
@@ -288,7 +302,8 @@ def _floors(results: Results) -> str:
         floor, needs = results.floor(name), results.needs(name)
         if floor is None:
             continue
-        cells = [name, f"{needs['compressed'] / 1e6:.1f}", f"{floor * 1e3:,.0f}"]
+        cells = [name, f"{needs['compressed'] / 1e6:.1f}", _number(results, name, "bare", "seconds", 1e3)]
+        cells.append(f"{floor * 1e3:,.0f}")
         for at, way in enumerate(("boot", "cold")):
             seconds = results.median(name, way, "seconds")
             if seconds is not None:
@@ -299,8 +314,9 @@ def _floors(results: Results) -> str:
         (True, f"geometric mean, above {_LONG} s"),
         (False, "geometric mean of the others"),
     ):
-        rows.append([title, "", "", *map(_mean, means[is_long])])
-    return f"{text}\n" + _grid(["", "needed, MB", "floor, ms", "boot image", "cold"], rows)
+        rows.append([title, "", "", "", *map(_mean, means[is_long])])
+    heads = ["", "needed, MB", "bytes alone, ms", "floor, ms", "boot image", "cold"]
+    return f"{text}\n" + _grid(heads, rows)
 
 
 def _requests(results: Results) -> str:

@@ -12,9 +12,12 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from cloudimport.fetch.plan import CONNECTIONS
+from cloudimport.format.lock import Lock
 from tests.bench.link import Link
 from tests.bench.measuring import Command, write_program
 from tests.bench.store import Store
@@ -128,6 +131,22 @@ def naive(bench: Bench, workload: Workload, run: Path) -> Command:
     return Command([bench.runtime, str(program)], {**_trust(bench), "PYTHONPATH": str(here)})
 
 
+def bare(bench: Bench, workload: Workload, run: Path) -> Command:
+    """The ranges of the boot image, read over as many connections and not looked at: what the link takes."""
+    here = Path(__file__).parents[2]
+    lock = Lock.decode((bench.of(workload) / "boot.lock").read_text(), "boot.lock")
+    rows = [
+        (f"/{bench.store.bucket}/shelf/{row.key(target)}", row.start, row.length)
+        for target, boot in lock.boots.items()
+        for row in boot
+    ]
+    url = urlsplit(bench.store.server.endpoint)
+    arguments = (url.hostname, url.port, CONNECTIONS, rows)
+    code = f"from tests.bench.bare_read import read; read(*{arguments!r})"
+    program = write_program(run / "program.py", replace(workload, imports=code, first="pass"))
+    return Command([bench.runtime, str(program)], {**_trust(bench), "PYTHONPATH": str(here)})
+
+
 def local(bench: Bench, workload: Workload, run: Path) -> Command:
     """Local site-packages with bytecode, warm: what the import itself takes."""
     program = write_program(run / "program.py", workload)
@@ -172,6 +191,7 @@ WAYS: dict[str, Way] = {
     "FUSE": mount,
     "naive": naive,
     "local": local,
+    "bare": bare,
     "cold": ours_cold,
     "boot": ours_boot,
     "second": ours_second,

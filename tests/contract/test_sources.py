@@ -166,6 +166,59 @@ def test_a_window_past_the_end_is_an_error(source: Source, start: int, length: i
     assert not caught.value.retryable
 
 
+class Buffers:
+    """Buffers of the given sizes, and what had come when each was asked for."""
+
+    def __init__(self, *sizes: int) -> None:
+        self.made: list[bytearray] = []
+        self.before: list[bytes] = []
+        self._sizes = sizes
+
+    def __iter__(self) -> Iterator[memoryview]:
+        for size in self._sizes:
+            self.before.append(b"".join(self.made))
+            self.made.append(bytearray(size))
+            yield memoryview(self.made[-1])
+        self.before.append(b"".join(self.made))
+
+
+@pytest.mark.parametrize("sizes", [(1,), (5, 1, 70000, 16384, 16385, 1 << 20, 3)])
+def test_fills_buffers(source: Source, sizes: tuple[int, ...]) -> None:
+    """Buffers are filled in their order, and each is full before the next is asked for."""
+    buffers = Buffers(*sizes)
+    for _ in range(2):
+        source.readv("packages/a/1.0/t/pack-0", 1000, sum(sizes), buffers)
+        assert b"".join(buffers.made) == BIG[1000 : 1000 + sum(sizes)]
+        ends = [sum(sizes[:count]) for count in range(len(sizes) + 1)]
+        assert buffers.before == [BIG[1000 : 1000 + end] for end in ends]
+        buffers = Buffers(*sizes)
+
+
+@pytest.mark.parametrize(("key", "error"), [("shelf.json", UnreachableError), ("none", AbsentError)])
+def test_fills_no_buffer_of_what_is_not_there(source: Source, key: str, error: type[Exception]) -> None:
+    """Bytes that the object does not have, or no object, are the errors that ``read`` gives."""
+    buffers = Buffers(1, 9)
+    with pytest.raises(error) as caught:
+        source.readv(key, 0, 10, buffers)
+    assert caught.value.key == key  # type: ignore[attr-defined]
+    assert len(buffers.made) <= 1
+    source.readv("shelf.json", 0, 0, ())
+    source.readv("shelf.json", 1, 1, made := Buffers(1))
+    assert made.made == [b"}"]
+
+
+def test_what_making_buffers_raises_goes_through(source: Source) -> None:
+    """Whoever makes the buffers may give up, with an error of the system too; the source stays usable."""
+
+    def given_up() -> Iterator[memoryview]:
+        yield memoryview(bytearray(100_000))
+        raise OSError("test")
+
+    with pytest.raises(OSError, match=r"^test$"):
+        source.readv("packages/a/1.0/t/pack-0", 0, 1 << 20, given_up())
+    assert source.read("shelf.json") == b"{}"
+
+
 def test_an_absent_object_is_an_absent_error(source: Source) -> None:
     """A missing object is an AbsentError that has the key and names the URL, and no ModuleNotFoundError."""
     with pytest.raises(AbsentError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -427,7 +428,18 @@ def _peak(run: Callable[[], object]) -> int:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
 
 
-def test_a_decompression_bomb_is_refused_in_bounded_memory() -> None:
+def _in_pieces(data: bytes, size: int) -> bytes:
+    return b"".join(codec.pieces(codec.ZSTD, data, size))
+
+
+@pytest.fixture(params=[codec.decompress, _in_pieces], ids=["whole", "in pieces"])
+def decompress(request: pytest.FixtureRequest) -> Callable[[bytes, int], bytes]:
+    """Both ways to the plain bytes of a frame."""
+    way: Callable[[bytes, int], bytes] = request.param
+    return way
+
+
+def test_a_decompression_bomb_is_refused_in_bounded_memory(decompress: Callable[[bytes, int], bytes]) -> None:
     """A small frame that would make a gigabyte is an error after as many bytes as it should have."""
     import zstandard
 
@@ -437,35 +449,54 @@ def test_a_decompression_bomb_is_refused_in_bounded_memory() -> None:
 
     def refused() -> None:
         with pytest.raises(FormatError):
-            codec.decompress(data, 1 << 20)
+            decompress(data, 1 << 20)
 
     assert _peak(refused) < 160 << 20
 
 
 @pytest.mark.parametrize("size", [0, 1, 9, 11, 1 << 20, -1])
-def test_a_frame_of_another_size_is_refused(size: int) -> None:
+def test_a_frame_of_another_size_is_refused(decompress: Callable[[bytes, int], bytes], size: int) -> None:
     """A frame that holds fewer or more bytes than the reference says is an error."""
     import zstandard
 
     with pytest.raises(FormatError):
-        codec.decompress(zstandard.compress(b"0123456789"), size)
+        decompress(zstandard.compress(b"0123456789"), size)
 
 
 @pytest.mark.parametrize("surplus", [b"\0", b"0123456789" * 100])
-def test_trailing_bytes_are_refused(surplus: bytes) -> None:
+def test_trailing_bytes_are_refused(decompress: Callable[[bytes, int], bytes], surplus: bytes) -> None:
     """Bytes after the frame, another frame among them, are an error."""
     import zstandard
 
     for more in (surplus, zstandard.compress(surplus), zstandard.compress(b"")):
         with pytest.raises(FormatError):
-            codec.decompress(zstandard.compress(b"0123456789") + more, 10)
+            decompress(zstandard.compress(b"0123456789") + more, 10)
 
 
-def test_an_empty_frame_is_read() -> None:
+def test_a_frame_that_is_cut_off_is_refused(decompress: Callable[[bytes, int], bytes]) -> None:
+    """Wherever a frame ends too soon."""
+    import zstandard
+
+    frame = zstandard.compress(bytes(range(256)) * 3000)
+    for end in (0, 1, 4, len(frame) // 2, len(frame) - 1):
+        with pytest.raises(FormatError):
+            decompress(frame[:end], 256 * 3000)
+
+
+@pytest.mark.parametrize("size", [1, (256 << 10) - 1, 256 << 10, (256 << 10) + 1, 1 << 20])
+def test_pieces_are_the_frame(decompress: Callable[[bytes, int], bytes], size: int) -> None:
+    """Both ways give the same bytes, whatever their number."""
+    import zstandard
+
+    data = os.urandom(size // 2) + bytes(size - size // 2)
+    assert decompress(zstandard.compress(data), size) == data
+
+
+def test_an_empty_frame_is_read(decompress: Callable[[bytes, int], bytes]) -> None:
     """No bytes at all are a frame too."""
     import zstandard
 
-    assert codec.decompress(zstandard.compress(b""), 0) == b""
+    assert decompress(zstandard.compress(b""), 0) == b""
 
 
 @given(data=st.binary(max_size=300), size=st.integers(0, 2000))
@@ -473,10 +504,11 @@ def test_an_empty_frame_is_read() -> None:
 def test_garbage_is_no_frame(data: bytes, size: int) -> None:
     """Whatever bytes are taken for a frame, the answer has the size or is a FormatError."""
     for raw in (data, b"\x28\xb5\x2f\xfd" + data):
-        try:
-            assert len(codec.decompress(raw, size)) == size
-        except FormatError:
-            pass
+        for way in (codec.decompress, _in_pieces):
+            try:
+                assert len(way(raw, size)) == size
+            except FormatError:
+                pass
 
 
 def test_canonical_json_is_what_the_format_says() -> None:

@@ -55,6 +55,18 @@ def test_ctypes_before(world: World) -> None:
     assert out == "True"
 
 
+def test_ctypes_taken_apart(world: World) -> None:
+    """Whoever took `dlopen` out of `_ctypes` before `ctypes` was imported has one that fills, too."""
+    out = world.run("""
+        import _ctypes
+        from _ctypes import dlopen
+        import ctypes
+        path = os.path.join(ROOT, "native.libs", "libsib-1a2b.so")
+        print(dlopen is ctypes._dlopen is _ctypes.dlopen, bool(dlopen(path, 0)))
+    """)
+    assert out == "True True"
+
+
 def test_extension_by_path(world: World) -> None:
     """An extension module that is loaded by path (`spec_from_file_location`) brings the libraries that it
     needs.

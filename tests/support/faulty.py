@@ -6,13 +6,14 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import unquote
 
 from cloudimport.errors import UnreachableError
 from cloudimport.sources.base import Source
+from cloudimport.sources.reading import hand_out
 from tests.support.httpserver import HttpServer, Reply, Request
 
 _RANGE = re.compile(r"bytes=([0-9]+)-([0-9]*)\Z")
@@ -44,6 +45,13 @@ class Faulty:
             raise self._fault
         data = self._source.read(key, start, length)
         return data[: len(data) // 2] if self._fault == "short" else bytes(byte ^ 0xFF for byte in data)
+
+    def readv(self, key: str, start: int, length: int, buffers: Iterable[memoryview]) -> None:
+        """Fill buffers with the inner source's bytes, or fail."""
+        data = self.read(key, start, length)
+        if len(data) < length:
+            raise unreachable(key)
+        hand_out(data, buffers)
 
     def close(self) -> None:
         """Close the inner source."""

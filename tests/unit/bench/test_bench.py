@@ -90,7 +90,7 @@ def test_report() -> None:
     assert "| geometric mean | 3.00 | 2.50 |  | 0.50 |" in rows
     assert "Slower than one of them: numpy (FUSE mount)." in text
     # Needed: 1.39 MB at 8 Mbit/s take 1.39 s, more than the CPU time; and four round trips, and 50 ms.
-    assert "| numpy | 1.4 | 1,500 | 1.00 | 1.33 |" in rows
+    assert "| numpy | 1.4 | fails | 1,500 | 1.00 | 1.33 |" in rows
     assert "| numpy | 2 | 2 | 0 | 0% | 1.5 | 1.5 | 100% |" in rows
     assert "| numpy | 500 | 0.50 | 0.40 | 250 | 0.50 | 2,000 |" in rows
     assert "| geometric mean |  | 0.50 | 0.40 |  | 0.50 |  |" in rows

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +21,7 @@ from cloudimport.fetch import engine
 from cloudimport.fetch.engine import Fetcher
 from cloudimport.format.index import BlockRef
 from cloudimport.format.records import sha256
+from cloudimport.sources.reading import hand_out
 
 KEY = "packages/pkg/1.2%2Blocal/cp312-manylinux_2_34_x86_64/pack-00"
 SIZE = 1000
@@ -45,6 +46,10 @@ class Pack:
             self.reads.append((start, length))
             number = len(self.reads)
         return self.fail(start, number, self.data[start : start + length])
+
+    def readv(self, key: str, start: int, length: int, buffers: Iterable[memoryview]) -> None:
+        """Fill buffers likewise."""
+        hand_out(self.read(key, start, length), buffers)
 
     def close(self) -> None:
         """Do nothing."""
@@ -497,6 +502,114 @@ def test_every_error_is_an_import_error() -> None:
     """What a fetch ends in is an ImportError, and never a ModuleNotFoundError."""
     assert issubclass(FetchError, ImportError)
     assert not issubclass(FetchError, ModuleNotFoundError)
+
+
+class Trickle(Pack):
+    """A source that hands out a block when it is let; counts those that it was asked for."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.let = threading.Semaphore(0)
+        self.broken = count
+
+    def readv(self, key: str, start: int, length: int, buffers: Iterable[memoryview]) -> None:
+        """Fill a buffer each time that ``let`` is released; break off at block ``broken``."""
+        self.reads.append((start, length))
+        at = start
+        for buffer in buffers:
+            assert self.let.acquire(timeout=10)
+            if at // SIZE >= self.broken:
+                raise UnreachableError("test: it broke off", key=key)
+            buffer[:] = self.data[at : at + len(buffer)]
+            at += len(buffer)
+
+
+def test_a_block_is_there_before_its_range_is() -> None:
+    """Who waits for the first block of a range goes on when that has come, whatever comes after it."""
+    pack = Trickle(4)
+    fetcher = make(pack)
+    fetcher.prefetch(pack.ref(number) for number in range(4))
+    for number in range(4):
+        assert fetcher.is_near(pack.ref(number))
+        pack.let.release()
+        assert fetcher.load(pack.ref(number)) == pack.blocks[number]
+        assert pack.ref(number) not in fetcher._flights
+    stop(fetcher)
+    assert pack.reads == [(0, 4 * SIZE)]
+
+
+def test_what_has_come_stays_when_the_rest_does_not() -> None:
+    """Who waits for a block that a broken range has brought gets it; the others hear what is wrong."""
+    pack = Trickle(4)
+    pack.broken = 2
+    fetcher = make(pack, memory=0)  # nothing is kept: what comes goes to who waits
+    fetcher._cache.room = lambda: 1 << 20  # type: ignore[method-assign]
+    fetcher.prefetch(pack.ref(number) for number in range(4))
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(fetcher.load, pack.ref(number)) for number in range(4)]
+        task = fetcher._flights[pack.ref(0)]
+        until = time.monotonic() + 10
+        while len(task.awaited) < 4 and time.monotonic() < until:
+            time.sleep(0.005)
+        pack.let.release(3)
+        assert [waiting[number].result(10) for number in range(2)] == pack.blocks[:2]
+        for number in (2, 3):
+            with pytest.raises(UnreachableError, match="broke off"):
+                waiting[number].result(10)
+    assert len(pack.reads) == 1
+
+
+def test_a_damaged_block_does_not_wait_for_its_range() -> None:
+    """It is read again, alone, while the rest of the range is on its way."""
+    pack = Trickle(4)
+    pack.data = pack.data[:SIZE] + corrupt(pack.blocks[1]) + pack.data[2 * SIZE :]
+    pack.fail = lambda start, number, data: pack.blocks[1]
+    fetcher = make(pack)
+    fetcher.prefetch(pack.ref(number) for number in range(4))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(fetcher.load, pack.ref(1))
+        pack.let.release(2)
+        assert waiting.result(10) == pack.blocks[1]
+    assert pack.ref(2) in fetcher._flights
+    pack.let.release(2)
+    stop(fetcher)
+    assert pack.reads == [(0, 4 * SIZE), (SIZE, SIZE)]
+
+
+def test_an_early_read_is_unpacked_when_it_is_known() -> None:
+    """What has come before it is known what it is, and what comes after that, is the same to who waits."""
+    for known_after in range(5):
+        pack = Trickle(4)
+        fetcher = make(pack)
+        read, places = begun(fetcher, pack, [0, 1, 2, 3])
+        engine_piece, engine._PIECE = engine._PIECE, 700  # so that pieces end within blocks
+        try:
+            for _ in range(known_after):
+                pack.let.release()
+            time.sleep(0.02)
+            fetcher.known(read, places)
+            pack.let.release(20)
+            assert [fetcher.load(pack.ref(number)) for number in range(4)] == pack.blocks
+            stop(fetcher)
+        finally:
+            engine._PIECE = engine_piece
+        assert pack.reads == [(0, 4 * SIZE)]
+
+
+def test_blocks_that_overlap_are_read_alone() -> None:
+    """An index may claim what it likes: never is more asked for than a range has, nor a byte given twice."""
+    pack = Trickle(3)
+    fetcher = make(pack)
+    middle = pack.data[SIZE // 2 : SIZE // 2 + SIZE]
+    other = pack.ref(0, digest=sha256(middle), offset=SIZE // 2)
+    fetcher.prefetch([pack.ref(0), other, pack.ref(2)])
+    for _ in range(4):
+        pack.let.release()
+    stop(fetcher)
+    assert pack.reads == [(0, 3 * SIZE)]
+    assert fetcher.load(other) == middle
+    assert [fetcher.load(pack.ref(number)) for number in (0, 2)] == [pack.blocks[0], pack.blocks[2]]
+    assert pack.reads[1:] == [(SIZE // 2, SIZE)]
 
 
 def begun(fetcher: Fetcher, pack: Pack, numbers: list[int]) -> Any:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from cloudimport.errors import FormatError
 from cloudimport.format.content import Content
 from cloudimport.format.layout import Layout
 from cloudimport.format.records import BLOCK_SIZE, sha256
 from cloudimport.ids import Pin, running_targets
+from shelf_tools.compressing import compress
 from shelf_tools.order import arrange
 from shelf_tools.pack import Packed, pack
 from shelf_tools.scan import scan
@@ -92,3 +95,13 @@ def test_the_lead_is_compressed_hardest(tmp_path: Path) -> None:
 
     assert stored(high, slice(high.lead)) < 0.97 * stored(low, slice(low.lead))
     assert stored(high, slice(high.lead, None)) == stored(low, slice(low.lead, None))
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20, 4 << 20])
+def test_a_frame_needs_little_memory_to_be_read(size: int) -> None:
+    """Whoever decompresses a block of whatever size keeps no more than 2 MiB of it at hand."""
+    data = random.Random(7).randbytes(size // 2) + bytes(size - size // 2)
+    frame = compress(data, 3)
+    reader = zstandard.ZstdDecompressor(max_window_size=2 << 20).stream_reader(frame)
+    assert reader.read() == data
+    assert zstandard.get_frame_parameters(frame).content_size == size

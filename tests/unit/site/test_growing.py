@@ -76,7 +76,7 @@ class World:
 
     def take(self, *refs: BlockRef) -> list[bool]:
         """Offer blocks as they come."""
-        return [self.growing.take(ref, self.section.blocks[ref]) for ref in refs]
+        return [self.growing.take(ref, (self.section.blocks[ref],)) for ref in refs]
 
     def read(self, file: int) -> bytes | None:
         """Return what is in a file's place."""
@@ -131,7 +131,7 @@ def test_many_threads(tmp_path: Path) -> None:
     def put(row: tuple[int, BlockRef]) -> None:
         file, ref = row
         if ref.exclusive:
-            world.growing.take(ref, world.section.blocks[ref])
+            world.growing.take(ref, (world.section.blocks[ref],))
         else:
             world.growing.put(world.section, file, ref, world.section.blocks[ref])
 
@@ -157,7 +157,7 @@ def test_wrong_bytes(tmp_path: Path) -> None:
     world = World(tmp_path, 3)
     refs = [ref for ref, _, _ in world.section.pieces(0)]
     assert world.take(*refs[:2]) == [True, True]
-    assert not world.growing.take(refs[2], bytes(SIZE))
+    assert not world.growing.take(refs[2], (bytes(SIZE),))
     assert world.read(0) is None
     assert not any(map(world.growing.has, refs))
     assert os.listdir(world.state) == []

@@ -16,7 +16,7 @@ from cloudimport.sources import http
 from cloudimport.sources.http import HttpClient, Limits
 from cloudimport.sources.origin import Origin, parse_url
 from cloudimport.sources.proxies import Proxies
-from cloudimport.sources.wire import HttpError
+from cloudimport.sources.wire import WHOLE, HttpError, Window
 from tests.support.certificates import make_server_context
 from tests.support.httpserver import HttpServer, Reply, Request
 from tests.support.rawserver import RawServer
@@ -40,7 +40,7 @@ def _client(trusted: Path | None = None, proxies: dict[str, str] | None = None) 
     return client
 
 
-def _get(client: HttpClient, url: str, window: tuple[int, int | None] = (0, None)) -> bytes:
+def _get(client: HttpClient, url: str, window: Window = WHOLE) -> bytes:
     origin, path = parse_url(url)
     return client.request("GET", origin, path, {}, window).body
 
@@ -75,10 +75,10 @@ def test_cuts_a_window_out_of_a_whole_answer() -> None:
     """Where a server ignores Range, only the window is kept, and the rest is not read."""
     with HttpServer(_says(BODY)) as server:
         client = _client()
-        assert _get(client, server.endpoint, (1000, 5000)) == BODY[1000:6000]
-        assert _get(client, server.endpoint, (1000, None)) == BODY[1000:]
-        assert _get(client, server.endpoint, (len(BODY) - 3, 10)) == BODY[-3:]
-        assert _get(client, server.endpoint, (len(BODY) + 3, 10)) == b""
+        assert _get(client, server.endpoint, Window(1000, 5000)) == BODY[1000:6000]
+        assert _get(client, server.endpoint, Window(1000)) == BODY[1000:]
+        assert _get(client, server.endpoint, Window(len(BODY) - 3, 10)) == BODY[-3:]
+        assert _get(client, server.endpoint, Window(len(BODY) + 3, 10)) == b""
 
 
 def test_replaces_a_kept_connection_that_is_dead() -> None:
@@ -156,7 +156,7 @@ def test_reads_a_body_without_a_length_to_the_end() -> None:
     """A body that ends with its connection comes whole (RFC 9112, section 6.3)."""
     with RawServer(b"HTTP/1.1 200 OK\r\n\r\n" + BODY) as server:
         assert _get(_client(), server.endpoint) == BODY
-        assert _get(_client(), server.endpoint, (10, 20)) == BODY[10:30]
+        assert _get(_client(), server.endpoint, Window(10, 20)) == BODY[10:30]
 
 
 def test_skips_interim_answers() -> None:

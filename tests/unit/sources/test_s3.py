@@ -95,6 +95,21 @@ def test_one_fault_is_retried(folder: Path, fault: str | int) -> None:
         assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize("fault", ["reset", "close", "stall", "short", "chunked", "whole", 500, 503])
+def test_filling_buffers_goes_on_where_it_broke_off(folder: Path, fault: str | int) -> None:
+    """What has come is not asked for again."""
+    with FaultyServer(folder, {1: fault}) as server:
+        config = SourceConfig(environ=KEYS, endpoint_url=server.endpoint, read_timeout=0.5)
+        source = open_source("s3://bucket", config)
+        parts = [bytearray(10) for _ in range(5)]
+        source.readv("k", 5, 50, map(memoryview, parts))
+        source.close()
+        assert b"".join(parts) == DATA[5:55]
+        asked = [request.headers["range"] for request in server.requests]
+        again = {"short": ["bytes=25-54"], "chunked": [], "whole": []}.get(fault, ["bytes=5-54"])
+        assert asked == ["bytes=5-54", *again]
+
+
 @pytest.mark.parametrize("fault", ["whole", "chunked", "hang-up"])
 @pytest.mark.parametrize("window", [(0, None), (0, 7), (3, 100), (100, None), (len(DATA) - 1, 1)])
 def test_servers_may_answer_in_their_own_way(
