@@ -195,7 +195,7 @@ class _Columns:
 
     def __init__(self, cache_root: str, ref: Ref, counters: Counters) -> None:
         # Whatever changes what they are or mean changes the name.
-        self._path = f"{_index_path(cache_root, ref)}.columns1-{sys.implementation.cache_tag}"
+        self._path = f"{_index_path(cache_root, ref)}.columns2-{sys.implementation.cache_tag}"
         self._counters = counters
 
     def get(self, build: int) -> dict[str, Any] | None:

@@ -45,7 +45,7 @@ def build_index(
     needs = _closures(owned)
     sections, header_rows, at = [], [], 0
     for number, one in enumerate(owned):
-        section = canonical(_section(number, owned, module_rows[number], needs))
+        section = canonical(_section(number, owned, module_rows, needs))
         content, layout = one.built.content, one.built.layout
         header_rows.append(
             {
@@ -124,10 +124,10 @@ def _closures(owned: Sequence[_Owned]) -> dict[tuple[int, int], list[tuple[int, 
 def _section(
     build: int,
     owned: Sequence[_Owned],
-    rows: Sequence[tuple[str, str, int]],
+    all_rows: Sequence[Sequence[tuple[str, str, int]]],
     needs: dict[tuple[int, int], list[tuple[int, int]]],
 ) -> dict[str, Any]:
-    content, layout = owned[build].built.content, owned[build].built.layout
+    content, layout, rows = owned[build].built.content, owned[build].built.layout, all_rows[build]
     numbers = owned[build].files
     files = [content.files[number] for number in numbers]
     place = {number: at for at, number in enumerate(numbers)}
@@ -148,6 +148,7 @@ def _section(
         "code": [layout.code.get(files[at].path, ()) if kind in "pm" else () for _, kind, at in rows],
         "eager": [place[number] for number in layout.eager if number in place],
         "prefetch": _prefetch(build, owned),
+        **_imports(build, owned, all_rows),
         "closure": {
             str(at): [value for pair in needs[build, at] for value in pair]
             for at in range(len(files))
@@ -187,6 +188,36 @@ def _prefetch(build: int, owned: Sequence[_Owned]) -> list[list[Any]]:
     if layout.lead > first:
         out.append([build, [first, layout.lead - first]])
     return out
+
+
+def _imports(
+    build: int, owned: Sequence[_Owned], all_rows: Sequence[Sequence[tuple[str, str, int]]]
+) -> dict[str, str]:
+    """Return the column with what each module imports, if that is known: a line of module rows.
+
+    Those of other builds come as ``build:row``.
+    """
+    imports = owned[build].built.layout.imports
+    if not imports:
+        return {}
+    by_name = {one.built.content.name: number for number, one in enumerate(owned)}
+    places: dict[int, dict[str, int]] = {}
+    for other in {by_name[name] for by in imports.values() for name in by if name in by_name} | {build}:
+        files, numbers = owned[other].built.content.files, owned[other].files
+        # A package stands twice, as itself and as its ``__init__``: the first is meant.
+        rows = reversed(list(enumerate(all_rows[other])))
+        places[other] = {files[numbers[at]].path: row for row, (_, _, at) in rows}
+    lines = []
+    for row, (_, _, at) in enumerate(all_rows[build]):
+        path = owned[build].built.content.files[owned[build].files[at]].path
+        found: dict[str, None] = {}
+        for name, paths in imports.get(path, {}).items() if places[build][path] == row else ():
+            number = by_name.get(name)
+            mine = "" if number == build else f"{number}:"
+            known = places[number] if number is not None else {}
+            found |= dict.fromkeys(f"{mine}{known[other]}" for other in paths if other in known)
+        lines.append(" ".join(found))
+    return {"imports": "\n".join(lines)}
 
 
 def _blocks_of(built: Built, paths: Iterable[str]) -> list[int]:

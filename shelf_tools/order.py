@@ -13,7 +13,7 @@ _EAGER_FILES = 100
 _EAGER_BYTES = 1 << 20
 #: Data that no running program opens by path through C: stubs, headers, Cython sources, markers.
 _NEVER_EAGER = (".pyi", ".pxd", ".pyx", ".pxi", ".h", ".hpp", ".c", ".cpp", ".typed")
-#: What follows the lead: bytecode, what runs, what is read, sources last.
+#: What follows the lead and what was reached: bytecode, what runs, what is read, sources last.
 _KIND_ORDER = {"bytecode": 1, "native": 2, "metadata": 3, "script": 4, "data": 5, "source": 6}
 
 
@@ -34,26 +34,40 @@ class Order(NamedTuple):
 
 
 def arrange(
-    content: Content, compiled: Iterable[str], opened: Sequence[tuple[str, bool]], c_opened: Iterable[str]
+    content: Content,
+    compiled: Iterable[str],
+    opened: Sequence[tuple[str, bool]],
+    c_opened: Iterable[str],
+    reached: Iterable[tuple[str, bool]] = (),
 ) -> Order:
     """Return the order of a build's bytes.
 
     ``compiled`` are the sources that have bytecode; ``opened`` what importing the package read of
-    its own, in order, as (path, whether its bytecode); ``c_opened`` what C code opened by itself.
+    its own, in order, as (path, whether its bytecode); ``c_opened`` what C code opened by itself;
+    ``reached`` what importing the modules below it read besides, as ``opened``.
     Names that the content does not have are ignored: they come out of a sandbox.
     """
     number = {file.path: at for at, file in enumerate(content.files)}
     with_code = {number[path] for path in compiled if path in number}
     eager = sorted(set(_small_data(content)) | {number[p] for p in c_opened if p in number})
-    in_order = [(number[path], is_code) for path, is_code in opened if path in number]
-    traced = [Item(at, is_code) for at, is_code in in_order if not is_code or at in with_code]
+
+    def items_of(paths: Iterable[tuple[str, bool]]) -> list[Item]:
+        in_order = [(number[path], is_code) for path, is_code in paths if path in number]
+        return [Item(at, is_code) for at, is_code in in_order if not is_code or at in with_code]
+
+    traced = items_of(opened)
     # An import waits for all that is eager before its first module runs; the small ones lie beside that.
     first = sorted(eager, key=lambda at: (content.files[at].size, at))
     lead = dict.fromkeys((*(Item(at, False) for at in first), *traced))
-    rest = [Item(at, True) for at in sorted(with_code)]
-    by_kind = sorted(number.values(), key=lambda at: (_KIND_ORDER[content.files[at].kind], at))
-    rest += [Item(at, False) for at in by_kind]
-    items = [*lead, *(item for item in rest if item not in lead)]
+
+    def place(at: int) -> tuple[int, str, int]:
+        file = content.files[at]
+        # A folder's own files together: they are of one kind more often than what lies below it.
+        return _KIND_ORDER[file.kind], file.path.rpartition("/")[0], at
+
+    rest = [Item(at, True) for at in sorted(with_code, key=place)]
+    rest += [Item(at, False) for at in sorted(number.values(), key=place)]
+    items = [*dict.fromkeys((*lead, *items_of(reached), *rest))]
     return Order(items, len(lead), eager, bool(traced))
 
 

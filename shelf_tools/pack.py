@@ -117,6 +117,7 @@ def pack(
     magic: str,
     order: Order,
     follow: dict[str, tuple[str, ...]],
+    imports: dict[str, dict[str, tuple[str, ...]]],
     into: Path,
     level: int = LEVEL,
 ) -> Packed:
@@ -158,6 +159,7 @@ def pack(
         codes,
         tuple(order.eager),
         follow,
+        imports,
     )
     layout.check()
     return Packed(layout, tuple(path for path, _, _ in writer.packs))

@@ -258,6 +258,7 @@ class _Target:
             way.trace = trace(
                 way.pin,
                 names,
+                inner_modules(way.known, self._target, names),
                 way.installed.tree,
                 way.installed.code,
                 beside,
@@ -297,7 +298,8 @@ class _Target:
         own = [(o.path, o.kind == "code") for o in opened if o.name == way.pin.name]
         patterns = self._recipes.get(way.pin.name, ())
         wanted, way.unused = chosen((f.path for f in way.content.files), patterns)
-        order = arrange(way.content, compiled, own, [*way.trace.c_opened, *wanted])
+        reached = [(o.path, o.kind == "code") for o in way.trace.reached]
+        order = arrange(way.content, compiled, own, [*way.trace.c_opened, *wanted], reached)
         names = {o.name for o in opened}
         known = {w.pin.name: frozenset(f.path for f in w.known.files) for w in ways if w.pin.name in names}
         after = follow([(o.name, o.path) for o in opened], way.pin.name, known)
@@ -305,7 +307,16 @@ class _Target:
         into = way.folder / "packs"
         into.mkdir(parents=True, exist_ok=True)
         return pack(
-            way.content, digest, installed.tree, code, installed.magic, order, after, into, self._job.level
+            way.content,
+            digest,
+            installed.tree,
+            code,
+            installed.magic,
+            order,
+            after,
+            way.trace.imports,
+            into,
+            self._job.level,
         )
 
     def _provenance(self, way: _Pin, interpreter: Interpreter | None) -> dict[str, Any]:
@@ -382,6 +393,24 @@ def top_level(content: Content, target: Target) -> list[str]:
             names.append(package)
     dotted = sorted(name.replace("/", ".") for name in names)
     return [name for name in dotted if all(part.isidentifier() for part in name.split("."))]
+
+
+#: Parts of a module's name below which nothing is that programs import.
+_NOT_INNER = frozenset(("tests", "test", "testing", "conftest", "setup", "benchmarks", "examples", "docs"))
+
+
+def inner_modules(content: Content, target: Target, tops: Sequence[str]) -> list[str]:
+    """Return the modules that a program may import below those of ``top_level``, the outer ones first."""
+    rows = modules([file.path for file in content.files], target)
+    names = [stem.replace("/", ".") for stem, _, _ in rows]
+    found = [
+        (len(parts), name)
+        for name, parts in ((name, name.split(".")) for name in names)
+        if all(part.isidentifier() and part[0] != "_" for part in parts)
+        and _NOT_INNER.isdisjoint(parts)
+        and any(name.startswith(f"{top}.") for top in tops)
+    ]
+    return [name for _, name in sorted(found)]
 
 
 def _closure(way: _Pin, by_name: Mapping[str, _Pin]) -> list[str]:

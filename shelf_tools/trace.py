@@ -1,5 +1,7 @@
 """Importing a package once in a sandbox, to learn which files it reads in which order.
 
+Then, in another process, the modules below it, to learn which of them imports which.
+
 What the sandbox says and makes the watcher see is hostile: only names that are in the trees are
 used, and only for order and for eager marks.
 """
@@ -27,6 +29,8 @@ from shelf_tools.watcher import Watcher
 _MOST_DEATHS = 10
 #: The part of the wall limit that one module may take.
 _SHARE = 0.5
+#: Seconds for the modules below the top-level ones, how many are imported, and how many may end the process.
+_INNER_SECONDS, _INNER_MODULES, _INNER_DEATHS = 30, 3000, 3
 _MOST_TEXT = 300
 
 
@@ -46,12 +50,18 @@ class Trace:
     the package's own files that something other than Python opened, without extension modules and
     the libraries that those are linked against. ``failed``: error text by module that could not be
     imported. ``notes``: lines for a person; without any, the trace is complete.
+
+    ``reached``: files of the package that importing the modules below it read besides, in order of first
+    use. ``imports``: for files of the package that are modules, the files that they import, by the
+    distribution's name.
     """
 
     opened: tuple[Opened, ...]
     c_opened: tuple[str, ...]
     failed: dict[str, str]
     notes: tuple[str, ...]
+    reached: tuple[Opened, ...] = ()
+    imports: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -62,11 +72,13 @@ class _Said:
     native: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    imports: dict[str, dict[str, None]] = field(default_factory=dict)
 
 
 def trace(
     pin: Pin,
     top_level: Sequence[str],
+    inner: Sequence[str],
     tree: Path,
     code: Path | None,
     dependencies: Mapping[str, tuple[Path, Path | None]],
@@ -76,9 +88,9 @@ def trace(
 ) -> Trace:
     """Import each module of ``top_level`` once, with ``dependencies`` (by normalised name) beside it.
 
-    ``tree`` and ``code`` are as ``Installed`` has them. ``limits.wall_seconds`` is for all modules
-    together. Never raises for what the package does: a module that fails, hangs or ends the process
-    stands in ``failed``.
+    Then those of ``inner``, which lie below them. ``tree`` and ``code`` are as ``Installed`` has them.
+    ``limits.wall_seconds`` is for all modules of ``top_level`` together. Never raises for what the package
+    does: a module that fails, hangs or ends the process stands in ``failed``; of ``inner`` nobody hears.
     """
     if interpreter is None:
         return Trace((), (), {}, (f"{pin}: not traced: no interpreter of the target is at hand",))
@@ -100,8 +112,35 @@ def trace(
         ]
         files = [o.path for o in opened if o.kind == "file"]
         c_opened = tuple(_without_linked(own, said.native, files, view.site))
+        names = [name for name in inner if not any(f"{name}.".startswith(f"{top}.") for top in said.failed)]
+        reached, imports = _reach(pin, names[:_INNER_MODULES], view, interpreter, sandbox, limits)
     said.notes += [f"{name} cannot be imported in the sandbox: {why}" for name, why in said.failed.items()]
-    return Trace(opened, c_opened, said.failed, tuple(f"{pin}: {note}" for note in said.notes))
+    notes = tuple(f"{pin}: {note}" for note in said.notes)
+    return Trace(opened, c_opened, said.failed, notes, reached, imports)
+
+
+def _reach(
+    pin: Pin, modules: list[str], view: View, interpreter: Interpreter, sandbox: Sandbox, limits: Limits
+) -> tuple[tuple[Opened, ...], dict[str, dict[str, tuple[str, ...]]]]:
+    """Import modules that nobody may ever import: what fails, fails, and what is slow is given up."""
+    if not modules:
+        return (), {}
+    said = _Said()
+    limits = replace(limits, wall_seconds=min(limits.wall_seconds, _INNER_SECONDS))
+    try:
+        with Watcher({"code": view.bytecode, "file": view.site}) as watcher:
+            _import_all(modules, view, interpreter, sandbox, limits, said, is_inner=True)
+    except OSError:
+        return (), {}  # a hint; that files cannot be watched was said
+    imports: dict[str, dict[str, list[str]]] = {}
+    for path, others in said.imports.items():
+        if view.owners[path] == pin.name:
+            for other in others:
+                imports.setdefault(path, {}).setdefault(view.owners[other], []).append(other)
+    return (
+        tuple(found for found in _opened(watcher, view) if found.name == pin.name),
+        {path: {name: tuple(rows) for name, rows in by.items()} for path, by in imports.items()},
+    )
 
 
 def _opened(watcher: Watcher, view: View) -> Iterator[Opened]:
@@ -113,18 +152,25 @@ def _opened(watcher: Watcher, view: View) -> Iterator[Opened]:
 
 
 def _import_all(
-    modules: list[str], view: View, interpreter: Interpreter, sandbox: Sandbox, limits: Limits, said: _Said
+    modules: list[str],
+    view: View,
+    interpreter: Interpreter,
+    sandbox: Sandbox,
+    limits: Limits,
+    said: _Said,
+    is_inner: bool = False,
 ) -> None:
     """Import the modules; start again after one that ends the process, with those that come after it."""
     deadline = time.monotonic() + limits.wall_seconds
     deaths = 0
     while modules:
         left = round(deadline - time.monotonic())
-        if left < 1 or deaths > _MOST_DEATHS:
+        if left < 1 or deaths > (_INNER_DEATHS if is_inner else _MOST_DEATHS):
             why = "the time for tracing was used up" if left < 1 else "too many modules ended the process"
             said.failed.update(dict.fromkeys(modules, f"not tried: {why}"))
             return
-        output, reason = _run(modules, view, interpreter, sandbox, replace(limits, wall_seconds=left))
+        what = "imports" if is_inner else "opens"
+        output, reason = _run(modules, what, view, interpreter, sandbox, replace(limits, wall_seconds=left))
         current, done = _read(output, modules, view, said)
         modules = modules[done:]
         if current is not None:
@@ -138,11 +184,12 @@ def _import_all(
 
 
 def _run(
-    modules: list[str], view: View, interpreter: Interpreter, sandbox: Sandbox, limits: Limits
+    modules: list[str], what: str, view: View, interpreter: Interpreter, sandbox: Sandbox, limits: Limits
 ) -> tuple[bytes, str]:
     """Run once; return the report and, for the module in flight, why the process ended."""
     seconds = str(max(1.0, limits.wall_seconds * _SHARE))
-    argv: list[str | PurePosixPath] = ["-I", "-S", "-B", SCRIPTS / "trace_import.py", SITE, PYC, seconds]
+    script = SCRIPTS / "trace_import.py"
+    argv: list[str | PurePosixPath] = ["-I", "-S", "-B", script, SITE, PYC, seconds, what]
     names = json.dumps(modules).encode()
     try:
         with scripts() as folder:
@@ -166,6 +213,8 @@ def _read(output: bytes, modules: list[str], view: View, said: _Said) -> tuple[s
         what, value, rest = _parse(line)
         if what in ("open", "native") and value in view.owners:
             (said.python if what == "open" else said.native).add(value)
+        elif what == "imports" and value in view.owners and rest in view.owners:
+            said.imports.setdefault(value, {})[rest] = None
         elif what == "begin" and done < len(modules) and value == modules[done]:
             current = value
         elif what == "end" and value == current:

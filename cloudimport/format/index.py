@@ -120,20 +120,48 @@ class Section:
         self._block_sizes = self._blocks[3::5]
         self._block_digests: str = columns["block_digests"]
         self._exclusive: frozenset[int] = columns["exclusive"]
-        stems = _lines(columns["modules"])
-        self.modules = dict(zip(stems, range(len(stems)), strict=True))
+        self._stems = _lines(columns["modules"])
+        self.modules = dict(zip(self._stems, range(len(self._stems)), strict=True))
         self._module_kinds: str = columns["module_kinds"]
         self._module_files: tuple[int, ...] = columns["module_files"]
         self._code = _Rows(*columns["code"])
         self.prefetch: tuple[tuple[int, tuple[int, ...]], ...] = columns["prefetch"]
+        self._imports: str = columns["imports"]
+        self._import_lines: list[str] | None = None
         self._closure: dict[str, tuple[int, ...]] = columns["closure"]
 
     def module(self, stem: str) -> Module | None:
         """Return the module at a path without suffix, or None."""
         row = self.modules.get(stem)
-        if row is None:
-            return None
+        return None if row is None else self._module(stem, row)
+
+    def _module(self, stem: str, row: int) -> Module:
         return Module(stem, self._module_kinds[row], self._module_files[row], self._code[row])
+
+    def module_at(self, row: int) -> Module | None:
+        """Return the module of a row, or None: whoever has the row may have it from elsewhere."""
+        if not 0 <= row < len(self._module_files):
+            return None
+        return self._module(self._stems[row], row)
+
+    def imports(self, row: int) -> list[tuple[int, int]]:
+        """Return (build, row) of the modules that a module is known to import. A hint, so nothing is raised.
+
+        The packages that it lies in come first, for they run before it.
+        """
+        if self._import_lines is None:
+            self._import_lines = self._imports.split("\n") if self._imports else []
+        found: list[tuple[int, int]] = []
+        stem = self._stems[row]
+        while stem := stem.rpartition("/")[0]:
+            above = self.modules.get(stem)
+            if above is not None:
+                found.insert(0, (self.build, above))
+        for item in self._import_lines[row].split(" ") if self._import_lines else ():
+            build, _, number = item.rpartition(":")
+            if number and ":" not in build and len(item) < _LONGEST_IMPORT:
+                found.append((int(build) if build else self.build, int(number)))
+        return found
 
     def digest(self, file: int) -> str:
         """Return the digest of a native file's plain bytes, "" for other files (their blocks are checked)."""
@@ -250,6 +278,7 @@ def checked(data: bytes, pin: Pin, builds: int) -> dict[str, Any]:
             "prefetch": tuple(
                 (integer(other, builds), tuple(integers(runs))) for other, runs in record["prefetch"]
             ),
+            "imports": _import_column(record),
             "closure": {text(file): tuple(integers(flat)) for file, flat in record["closure"].items()},
         }
     except MALFORMED as error:
@@ -307,11 +336,21 @@ def _module_columns(record: dict[str, Any]) -> dict[str, Any]:
     return {"modules": record["modules"], "module_kinds": kinds, "module_files": files, "code": code}
 
 
+def _import_column(record: dict[str, Any]) -> str:
+    """Return what modules import, as it is: few processes look. Raises ValueError."""
+    column = text(record.get("imports", ""))
+    if column and (column.count("\n") != text(record["modules"]).count("\n") or not set(column) <= _IMPORT):
+        raise ValueError("what modules import is no list of numbers")
+    return column
+
+
 def _pack(pin: Pin, version: object, target: object, digest: object, size: object) -> tuple[str, int]:
     """Return (key, size) of a pack: always of the section's own package, whatever the index says."""
     return build_prefix(*identity(pin.name, version, target)) + f"pack-{check_digest(digest)}", integer(size)
 
 
+#: What the column of imports is made of, and characters that one may have.
+_IMPORT, _LONGEST_IMPORT = frozenset("0123456789: \n"), 20
 _KINDS, _MODULE_KINDS = frozenset("sbnmxd"), frozenset("pmefbq")
 
 

@@ -71,11 +71,14 @@ class Layout(NamedTuple):
     code: dict[str, Extents]
     eager: tuple[int, ...]
     follow: dict[str, tuple[str, ...]]
+    imports: dict[str, dict[str, tuple[str, ...]]] = {}  # noqa: RUF012 (nobody changes a record)
 
     def encode(self) -> bytes:
         """Return the layout's canonical bytes."""
         record = {**self._asdict(), "format": FORMAT, "kind": "layout"}
         record["follow"] = [[name, list(paths)] for name, paths in self.follow.items()]
+        if not self.imports:
+            del record["imports"]
         return canonical(record)
 
     @classmethod
@@ -96,6 +99,7 @@ class Layout(NamedTuple):
                 {check_path(path, what): tuple(integers(row)) for path, row in record["code"].items()},
                 tuple(integers(record["eager"])),
                 {text(name): texts(paths) for name, paths in record["follow"]},
+                {text(path): _by_name(others) for path, others in record.get("imports", {}).items()},
             )
         except MALFORMED as error:
             raise FormatError(f"{what} is not a well-formed layout: {error!r}") from None
@@ -121,6 +125,11 @@ class Layout(NamedTuple):
             check_extents(row, sizes, what)
         if not 0 <= self.lead <= len(self.blocks) or any(not 0 <= f < len(self.files) for f in self.eager):
             raise FormatError(f"{what}: the lead or an eager mark is out of range")
+
+
+def _by_name(others: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return paths by the name of the package that has them. Raises ValueError."""
+    return {text(name): texts(paths) for name, paths in others.items()}
 
 
 def _pack(name: str, version: object, target: object, digest: object, size: object) -> Pack:

@@ -54,7 +54,7 @@ class ShelfSourceLoader(_FromTree, SourceFileLoader):  # type: ignore[misc]  # t
         tree.activate(section.build)
         changed = tree.is_changed(section, self._module.file)
         if self._module.code and not changed and _bytecode_fits(tree.index.builds[section.build].magic):
-            code = marshal.loads(tree.code(section, self._module.code))
+            code = marshal.loads(tree.code(section, self._module))
             _imp._fix_co_filename(code, self.path)  # type: ignore[attr-defined]
             return code
         source = self.get_data(self.path) if changed else tree.read(section, self._module.file)
@@ -86,7 +86,7 @@ class ShelfExtensionLoader(_FromTree, ExtensionFileLoader):
         """Materialise the module's files and load it. Raises a FetchError or ImportError."""
         self._tree.activate(self._section.build)
         try:
-            path = self._tree.fill_native(self._section, self._module.file)
+            path = self._tree.extension(self._section, self._module)
         except OSError as error:
             raise ImportError(
                 f"{self._section.pin}: {self.path} cannot be written, nor can a temporary folder "

@@ -21,14 +21,15 @@ from os import open as _open
 from cloudimport.errors import CorruptError
 from cloudimport.events import Counters
 from cloudimport.fetch.engine import Fetcher
-from cloudimport.format.index import BlockRef, EnvironmentIndex, Section
+from cloudimport.format.index import BlockRef, EnvironmentIndex, Module, Section
 from cloudimport.format.records import sha256
+from cloudimport.site.ahead import Ahead
 from cloudimport.site.files import makedirs, mkdir, place, status_of, touch, with_interpreter
 from cloudimport.site.growing import Growing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import TypeVar
 
     _T = TypeVar("_T")
@@ -40,8 +41,6 @@ _STATS_THAT_FILL = 16
 #: Listing a folder fills its data files, unless they are more than this, or more bytes together.
 _LISTED_FILES = 64
 _LISTED_BYTES = 4 << 20
-#: Stored bytes of code that are read ahead at a build's first miss, and at the most.
-_READ_AHEAD, _READ_AHEAD_MOST = 1 << 20, 16 << 20
 #: What says that a folder cannot be written, as opposed to a fault in what is written.
 _UNWRITABLE = (
     errno.ENOSPC,
@@ -78,8 +77,7 @@ class SiteTree:
         self._scanned: set[str] = set()
         self._active: set[int] = set()
         self._stats_left: dict[int, int] = {}
-        #: How many stored bytes are read ahead at the next miss, by build.
-        self._ahead: dict[int, int] = {}
+        self._ahead = Ahead(index, fetcher, self._lacks)
         self._temporary = temporary
         self._growing = Growing(self.prefix, self._state, self._may_grow, self._count)
         fetcher.growing = self._growing
@@ -123,26 +121,19 @@ class SiteTree:
         if build in self._active:
             return
         section = self.index.section(build)
-        self._fetcher.prefetch(self._lacking(build))
+        self._ahead.lead(build)
         self._make_folders(section)
         for file in section.eager:
             self._fill_quietly(section, file)
         self._active.add(build)
 
-    def _lacking(self, build: int) -> Iterator[BlockRef]:
-        """Yield the blocks that importing ``build`` needs, less those of native files that are there."""
-        whole: dict[tuple[int, int], bool] = {}
-        for section, number in self.index.prefetch(build):
-            file = section.native_of(number)
-            if file is not None:
-                key = (section.build, file)
-                if key not in whole:
-                    whole[key] = self._is_whole(section, file)
-                    if not whole[key] and self._may_grow(section, file):
-                        self._growing.begin(section, file)
-                if whole[key]:
-                    continue
-            yield section.block(number)
+    def _lacks(self, section: Section, file: int) -> bool:
+        """Whether a native file is not there yet; it grows then, if it may."""
+        if self._is_whole(section, file):
+            return False
+        if self._may_grow(section, file):
+            self._growing.begin(section, file)
+        return True
 
     def _make_folders(self, section: Section) -> None:
         marker = f"{self._state}/{section.pin.name}"
@@ -189,35 +180,21 @@ class SiteTree:
             data = stream.read()
         return data if sha256(data) == section.digest(file) else None
 
-    def code(self, section: Section, extents: tuple[int, ...]) -> bytes | memoryview:
-        """Return the marshalled code object at ``extents``. Raises a FetchError."""
-        kept, pieces = self._fetcher.kept, section.pieces(extents)
-        parts = [kept(*piece) or self._code_part(section, extents[-3], *piece) for piece in pieces]
+    def code(self, section: Section, module: Module) -> bytes | memoryview:
+        """Return the marshalled code object of a module that has one. Raises a FetchError."""
+        if self._ahead.is_cold:
+            self._ahead.follow(section, module)
+        kept = self._fetcher.kept
+        parts = [
+            kept(*piece) or self._code_part(section, module, *piece) for piece in section.pieces(module.code)
+        ]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _code_part(self, section: Section, last: int, ref: BlockRef, at: int, length: int) -> memoryview:
-        """Return a part of a block that is not cached; ``last`` is where the code object ends."""
+    def _code_part(self, section: Section, module: Module, ref: BlockRef, at: int, length: int) -> memoryview:
+        """Return a part of a block that is not cached."""
         if not self._fetcher.is_near(ref):
-            self._read_ahead(section, last)
+            self._ahead.miss(section, module)
         return memoryview(self._load(ref))[at : at + length]
-
-    def _read_ahead(self, section: Section, number: int) -> None:
-        """Start fetching a block of code that no trace has named, and what lies after it.
-
-        Imports go on in its neighbourhood more often than not: each time that this happens in a build, twice
-        as much is read ahead, as file systems do. Fewer waits within imports also leave less time for
-        threads to wait for each other's modules, which importlib gives up.
-        """
-        room = self._ahead.get(section.build, _READ_AHEAD)
-        self._ahead[section.build] = min(2 * room, _READ_AHEAD_MOST)
-        self._fetcher.prefetch([section.block(number)])
-        ahead = []
-        for ref in section.code_from(number):
-            room -= ref.length
-            if room < 0:
-                break
-            ahead.append(ref)
-        self._fetcher.prefetch(ahead)
 
     def _load(self, ref: BlockRef) -> bytes:
         """Return a block; never waits with the interpreter's import lock held.
@@ -316,6 +293,12 @@ class SiteTree:
             self._write(section, file, other)
             self._elsewhere[path] = other
         return self._elsewhere[path]
+
+    def extension(self, section: Section, module: Module) -> str:
+        """Make an extension module be there as ``fill_native`` does; returns where it is."""
+        if self._ahead.is_cold:
+            self._ahead.follow(section, module)
+        return self.fill_native(section, module.file)
 
     def fill_native(self, section: Section, file: int) -> str:
         """Make a native file and those that it needs be there; returns where it is. Raises as ``fill``.

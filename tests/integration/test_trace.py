@@ -48,8 +48,9 @@ def traced(
     demo = built(tmp_path, "demo", files)
     beside = {name: (done.tree, done.code) for name, done in (dependencies or {}).items()}
     arguments = {"interpreter": running()[1], "sandbox": bubblewrap(), **options}
+    inner = arguments.pop("inner", ())
     code = arguments.pop("code", demo.code)
-    return trace(Pin.of("demo", "1.2"), modules, demo.tree, code, beside, **arguments)  # type: ignore[arg-type]
+    return trace(Pin.of("demo", "1.2"), modules, inner, demo.tree, code, beside, **arguments)  # type: ignore[arg-type]
 
 
 def test_order_is_that_of_first_use(tmp_path: Path) -> None:

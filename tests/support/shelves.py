@@ -91,6 +91,7 @@ class MadeShelf:
         entry_points: str = "",
         bytecode: bool = True,
         follow: Mapping[str, Sequence[str]] | None = None,
+        imports: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
     ) -> Built:
         """Publish one build of ``files``; ``opened`` is its trace: (path, whether bytecode)."""
         pin = Pin.of(name, version)
@@ -105,10 +106,13 @@ class MadeShelf:
         order = arrange(content, compiled, opened, ())
         magic = importlib.util.MAGIC_NUMBER.hex() if compiled else ""
         after = {name: tuple(paths) for name, paths in (follow or {}).items()}
+        graph = {
+            path: {other: tuple(paths) for other, paths in by.items()} for path, by in (imports or {}).items()
+        }
         packs = folder / "packs"
         packs.mkdir()
         digest = sha256(content.encode())
-        packed = pack(content, digest, tree, code, magic, order, after, packs, self.level)
+        packed = pack(content, digest, tree, code, magic, order, after, graph, packs, self.level)
         provenance = {"format": 1, "kind": "provenance", "published": 0}
         self.builds[pin] = commit(self.store, self.source, content, packed, provenance)
         return self.builds[pin]

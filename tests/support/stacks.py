@@ -39,7 +39,7 @@ class Stack:
         """Return a module's marshalled code."""
         found = self.index.find_module(stem)
         assert found is not None
-        return bytes(self.tree.code(found[0], found[1].code))
+        return bytes(self.tree.code(*found))
 
     def paths(self) -> Iterator[str]:
         """Yield every path of the environment."""

@@ -34,7 +34,7 @@ def lay(folder: Path, content: Content, opened: list[tuple[str, bool]], level: i
     packs = folder / f"packs-{level}"
     packs.mkdir()
     order = arrange(content, (), opened, ())
-    return pack(content, sha256(content.encode()), folder / "tree", None, "", order, {}, packs, level)
+    return pack(content, sha256(content.encode()), folder / "tree", None, "", order, {}, {}, packs, level)
 
 
 def test_extents_add_up(tmp_path: Path) -> None:
