@@ -20,7 +20,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import FrameType, ModuleType
     from typing import Any
 
 
@@ -78,6 +78,8 @@ class Graph:
         self._reported: set[tuple[str, str]] = set()
         self._import = builtins.__import__
         builtins.__import__ = self._traced
+        self._import_module = importlib.import_module
+        importlib.import_module = self._traced_module
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
@@ -97,6 +99,11 @@ class Graph:
         self._pairs[running, name] = None
         for item in fromlist:
             self._pairs[running, f"{name}.{item}"] = None
+        return found
+
+    def _traced_module(self, name: str, package: str | None = None) -> ModuleType:
+        found = self._import_module(name, package)
+        self._pairs[self._running(), str(getattr(found, "__name__", ""))] = None
         return found
 
     @staticmethod

@@ -88,6 +88,8 @@ def test_golden_index_answers() -> None:
     assert section.pieces(section.extents[0]) == [(section.block(2), 0, 60)]
     assert section.block(2)[:6] == (records.digest("b2"), key, 10, 60, 60, 0)
     assert [(s.build, number) for s, number in index.prefetch(0)] == [(0, 0), (1, 0)]
+    assert section.imports(section.modules["alpha"]) == [(0, section.modules["alpha/_x"]), (1, 0)]
+    assert index.section(1).imports(0) == []
     assert section.stamp(1) == 315532800 * 10**9 + section.stamp(1) % 10**9
 
 

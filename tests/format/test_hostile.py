@@ -43,6 +43,9 @@ def read_index(data: bytes) -> None:
             assert module is not None
             assert section.pieces(module.code) is not None
             assert section.paths[module.file]
+            for build, row in section.imports(section.modules[stem]):
+                if build < len(index.builds):
+                    index.section(build).module_at(row)
         section.modules_in("")
         _check_keys(index, number)
         assert all(section.paths[file] for file in section.eager)
@@ -297,6 +300,9 @@ INDEX_BAD: list[tuple[int, tuple[Any, ...], Any]] = [
     (1, ("module_files", 0), 6),
     (1, ("code", 0), [0, 0, 1 << 40]),
     (1, ("native_digests",), {}),
+    (1, ("imports",), "0"),
+    (1, ("imports",), "-1\n\n\n"),
+    (1, ("imports",), ["0"]),
 ]
 
 
@@ -336,6 +342,18 @@ def test_an_index_never_prefetches_more_than_there_is() -> None:
     values[1]["prefetch"] = [[0, [1, 10**12]]]
     index = EnvironmentIndex(joined("index", values), Ref("0" * 64, 0, 0))
     assert [number for _, number in index.prefetch(0)] == [1, 2]
+
+
+@pytest.mark.parametrize("line", ["9" * 30, "9:9 1:99", "::1", "1:", ": :", "3:0", "0 0 0"])
+def test_what_modules_import_is_a_hint(line: str) -> None:
+    """Rows and builds that are not there are no error: whoever looks finds no module."""
+    values = parts("index")
+    rows = len(values[1]["modules"].split("\n"))
+    values[1]["imports"] = line + "\n" * (rows - 1)
+    index = EnvironmentIndex(joined("index", values), Ref("0" * 64, 0, 0))
+    found = [(build, row) for build, row in index.section(0).imports(0) if build < len(index.builds)]
+    first = index.section(0).module_at(0)
+    assert all(index.section(build).module_at(row) in (None, first) for build, row in found)
 
 
 @pytest.mark.parametrize("kind", READERS)

@@ -76,6 +76,53 @@ def test_order_is_that_of_first_use(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "demo")) == ["code", "tree"]
 
 
+def test_who_imports_whom(tmp_path: Path) -> None:
+    """Modules below the package say what they import while they run; failures are nobody's."""
+    files = {
+        "demo/__init__.py": "def later():\n    import demo.late\n",
+        "demo/a.py": "from . import b\nfrom other import deep\nimport importlib\n"
+        "importlib.import_module('demo.c')\nimport demo\ndemo.later()\n",
+        "demo/b.py": "import demo.c\ntry:\n    import demo.broken\nexcept ValueError:\n    pass\n",
+        "demo/broken.py": "from demo import late\nraise ValueError\n",
+        "demo/c.py": "import os\nopen(os.path.join(os.path.dirname(__file__), 'data.txt')).read()\n",
+        "demo/dies.py": "import os\nos._exit(3)\n",
+        "demo/e.py": "from demo.a import deep\n",
+        "demo/late.py": "",
+        "demo/data.txt": "x",
+    }
+    other = built(tmp_path, "other", {"other/__init__.py": "", "other/deep.py": ""})
+    inner = [f"demo.{name}" for name in ("a", "b", "broken", "c", "dies", "e", "late", "nothing")]
+    found = traced(tmp_path, files, ["demo"], {"other": other}, inner=inner)
+    assert [path for _, path, _ in found.opened] == ["demo/__init__.py"]
+    assert [path for _, path, _ in found.reached] == [
+        *("demo/__init__.py", "demo/a.py", "demo/b.py", "demo/c.py", "demo/data.txt", "demo/broken.py"),
+        *("demo/late.py", "demo/dies.py", "demo/e.py"),
+    ]
+    assert (found.failed, found.notes) == ({}, ())
+    mine = {path: set(by.get("demo", ())) for path, by in found.imports.items()}
+    assert mine["demo/a.py"] == {"demo/__init__.py", "demo/b.py", "demo/c.py", "demo/late.py"}
+    assert mine["demo/b.py"] == {"demo/c.py"}
+    assert "demo/a.py" in mine["demo/e.py"]
+    assert found.imports["demo/a.py"]["other"] == ("other/__init__.py", "other/deep.py")
+    assert found.imports.keys() <= {f for f in files if f.endswith(".py")}
+
+
+def test_modules_below_are_given_up(tmp_path: Path) -> None:
+    """A package whose inner modules hang or die is published without what they import, and nobody hears."""
+    files = {f"demo/m{n}.py": "import os, time\nos._exit(1)\n" for n in range(9)}
+    files |= {
+        "demo/__init__.py": "",
+        "demo/a.py": "import demo.b\n",
+        "demo/b.py": "",
+        "demo/z.py": "import time\n",
+    }
+    inner = ["demo.a", *(f"demo.m{n}" for n in range(9)), "demo.z"]
+    found = traced(tmp_path, files, ["demo"], inner=inner)
+    assert (found.failed, found.notes) == ({}, ())
+    assert found.imports["demo/a.py"] == {"demo": ("demo/b.py",)}
+    assert ("demo", "demo/z.py", "code") not in found.reached
+
+
 def test_sources_are_told_from_bytecode(tmp_path: Path) -> None:
     """Without code objects the sources are read, and a source that is looked at counts as a file."""
     files = {
@@ -301,5 +348,7 @@ def test_other_interpreters_trace_the_same(tmp_path: Path) -> None:
     expected = traced(tmp_path, files, ["demo"])
     for target, interpreter in others():
         done = built(tmp_path / str(target), "demo", files, target=target, interpreter=interpreter)
-        found = trace(Pin.of("demo", "1.2"), ["demo"], done.tree, done.code, {}, interpreter, bubblewrap())
+        found = trace(
+            Pin.of("demo", "1.2"), ["demo"], (), done.tree, done.code, {}, interpreter, bubblewrap()
+        )
         assert found == expected, target

@@ -52,6 +52,7 @@ def alpha_layout() -> Layout:
         {"alpha/__init__.py": (0, 180, 80)},
         (3,),
         {"beta": ("beta.py", "no/such.py")},
+        {"alpha/__init__.py": {"alpha": ("alpha/_x.abi3.so",), "beta": ("beta.py",), "gone": ("gone.py",)}},
     )
 
 
