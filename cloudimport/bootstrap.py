@@ -175,13 +175,16 @@ class _Parts:
         return index
 
     def _prepare(self) -> None:
-        """Open connections (2 ms of CPU each), while the index comes, for what it will say is needed."""
+        """Open connections (2 ms of CPU each), while the index comes, for what it will say is needed.
+
+        The one that the index comes on is the last of them.
+        """
         prepare = getattr(self._store, "prepare", None)
         if prepare is not None and not self.settings.shared:
             import threading
 
             try:
-                for _ in range(CONNECTIONS):
+                for _ in range(CONNECTIONS - 1):
                     threading.Thread(target=prepare, name="cloudimport-connect", daemon=True).start()
             except RuntimeError:
                 pass  # "can't start new thread": whoever reads connects
