@@ -17,6 +17,8 @@ from tests.bench.accesslog import AccessLog, sequential
 from tests.bench.link import ROUND_TRIP, Link
 from tests.bench.workloads import Workload
 
+#: What every run has. Threads of OpenBLAS spin while they wait for work, which blurs CPU times.
+_ENVIRON = {"LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
 #: Seconds after which a run is given up.
 _TIMEOUT = 300.0
 
@@ -104,7 +106,7 @@ def measure(command: Command, folder: Path, home: Path, link: Link, log: AccessL
             stdout=subprocess.PIPE,
             stderr=stderr,
             cwd=folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **command.environ},
+            env={**_ENVIRON, "PATH": os.environ["PATH"], "HOME": str(home), **command.environ},
             start_new_session=True,
             text=True,
         )

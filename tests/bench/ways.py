@@ -39,6 +39,11 @@ class Bench:
     prepared: Path
     runs: Path
 
+    @property
+    def sdk(self) -> Path:
+        """Where boto3 is that a function's runtime brings along."""
+        return self.prepared / "sdk"
+
     def of(self, workload: Workload) -> Path:
         """Return where a workload's files are."""
         return self.prepared / workload.name
@@ -47,6 +52,17 @@ class Bench:
 #: Makes the command of a run, in a fresh folder.
 Way = Callable[[Bench, Workload, Path], Command]
 
+#: By the SDK that the function's runtime has, with a signature: what handlers do.
+_UNPACK_BY_SDK = """\
+import os, sys, zipfile
+sys.path.append({sdk!r})
+import boto3
+boto3.client("s3").download_file({bucket!r}, {key!r}, "package.zip")
+zipfile.ZipFile("package.zip").extractall("package")
+os.unlink("package.zip")
+sys.path.insert(0, "package")
+"""
+#: By the least code that can, of what everybody may read.
 _UNPACK = """\
 import http.client, os, ssl, sys, urllib.parse, zipfile
 _url = urllib.parse.urlsplit({url!r})
@@ -100,6 +116,16 @@ def archive(bench: Bench, workload: Workload, run: Path) -> Command:
 def archive_compiled(bench: Bench, workload: Workload, run: Path) -> Command:
     """One zip with bytecode on S3, unpacked, then the import."""
     return _archive(bench, workload, run, "compiled.zip")
+
+
+def archive_by_sdk(bench: Bench, workload: Workload, run: Path) -> Command:
+    """One zip with bytecode on S3, fetched by boto3 and unpacked, then the import."""
+    key = f"{workload.name}/compiled.zip"
+    before = _UNPACK_BY_SDK.format(sdk=str(bench.sdk), bucket=bench.store.bucket, key=key)
+    program = write_program(run / "program.py", workload, before)
+    return Command(
+        [bench.runtime, str(program)], {**bench.store.server.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    )
 
 
 def mount(bench: Bench, workload: Workload, run: Path) -> Command:
@@ -188,6 +214,7 @@ WAYS: dict[str, Way] = {
     "uv compiled": uv_compiled,
     "zip": archive,
     "zip compiled": archive_compiled,
+    "zip boto3": archive_by_sdk,
     "FUSE": mount,
     "naive": naive,
     "local": local,
@@ -205,6 +232,8 @@ def prepare(bench: Bench, workload: Workload) -> None:
     """Put on the store what the ways need of a workload, and beside it what a warm one has."""
     folder, pins = bench.of(workload), workload.pins(bench.version)
     folder.mkdir(parents=True)
+    if not bench.sdk.exists():
+        _run([*_own_pip("--python", bench.python, "install"), "--target", str(bench.sdk), "boto3"])
     download = [
         *_own_pip("download"),
         "--no-deps",
