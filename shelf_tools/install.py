@@ -16,10 +16,18 @@ import installer
 
 from cloudimport.errors import CloudImportError, ConfigurationError
 from cloudimport.ids import Pin, Target
-from shelf_tools.collect import Bounds, OutputError, TruncatedOutputError, code_file, collect
+from shelf_tools.collect import (
+    Bounds,
+    OutputError,
+    OverflowingOutputError,
+    TruncatedOutputError,
+    code_file,
+    collect,
+)
 from shelf_tools.interpreters import Interpreter, running_interpreter
+from shelf_tools.limits import INSTALL, INSTALL_LIMITS, Limits, explain, passed
 from shelf_tools.process import Finished, ProcessError, ProcessTimeout
-from shelf_tools.sandbox import INSTALL_LIMITS, OUT, Limits, Sandbox
+from shelf_tools.sandbox import OUT, Sandbox
 from shelf_tools.scripts import SCRIPTS, scripts
 
 __all__ = ["INSTALL_LIMITS", "InstallError", "Installed", "code_file", "install"]
@@ -73,7 +81,7 @@ def install(
     what = f"{pin} ({wheel.name}, {target})"
     with tempfile.TemporaryDirectory(dir=into, prefix="collected-") as folder:
         collected = Path(folder)
-        _run(wheel, what, interpreter, sandbox, limits, collected)
+        _run(wheel, pin, what, interpreter, sandbox, limits, collected)
         report = _report(collected / "report.json", what)
         tree, code = collected / "tree", collected / "code"
         if not tree.is_dir():
@@ -89,7 +97,13 @@ def install(
 
 
 def _run(
-    wheel: Path, what: str, interpreter: Interpreter | None, sandbox: Sandbox, limits: Limits, into: Path
+    wheel: Path,
+    pin: Pin,
+    what: str,
+    interpreter: Interpreter | None,
+    sandbox: Sandbox,
+    limits: Limits,
+    into: Path,
 ) -> None:
     """Install inside and collect the stream as it comes."""
     workers = min(_COMPILERS, os.cpu_count() or 1) if interpreter is not None else 0
@@ -109,14 +123,19 @@ def _run(
         try:
             finished, refused = _stream(run, into, bounds)
         except ProcessTimeout:
-            raise InstallError(f"{what}: not installed within {limits.wall_seconds} s") from None
+            raise InstallError(f"{pin}: {passed('wall_seconds', limits, INSTALL)}") from None
         except ProcessError as error:
             raise InstallError(f"{what}: {error}") from error
     if finished.returncode == _REFUSED:
         raise InstallError(f"{what}: refused: {finished.reason()}")
+    if isinstance(refused, OverflowingOutputError):
+        raise InstallError(f"{pin}: {passed(refused.field, limits, INSTALL)}: {refused}") from refused
     if refused is not None and not isinstance(refused, TruncatedOutputError):
         raise InstallError(f"{what}: {refused}") from refused
     if finished.returncode or refused is not None:
+        limit = explain(finished, limits, INSTALL)
+        if limit:
+            raise InstallError(f"{pin}: {limit}") from refused
         raise InstallError(f"{what}: the install failed: {finished.reason()}") from refused
 
 

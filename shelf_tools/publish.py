@@ -32,14 +32,15 @@ from shelf_tools.collect import code_file
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
 from shelf_tools.fetch import Wheel, fetch
 from shelf_tools.indexing import Built
-from shelf_tools.install import INSTALL_LIMITS, Installed, install
+from shelf_tools.install import Installed, install
 from shelf_tools.interpreters import Interpreter, find_interpreter
+from shelf_tools.limits import StageLimits
 from shelf_tools.order import arrange, follow
 from shelf_tools.pack import LEVEL, Packed, pack
 from shelf_tools.process import stop_all
 from shelf_tools.recipes import NAME as RECIPES
 from shelf_tools.recipes import Recipes, chosen, read_recipes
-from shelf_tools.sandbox import TRACE_LIMITS, Sandbox, open_sandbox
+from shelf_tools.sandbox import Sandbox, open_sandbox
 from shelf_tools.store import Store, open_store
 from shelf_tools.trace import Trace, trace
 from shelf_tools.workfolder import work_folder
@@ -65,7 +66,8 @@ class Reporter(Protocol):
 class Job:
     """What to publish, whereto, and how. ``jobs``: pins at a time.
 
-    ``recipes`` is a file; None is the one beside the requirements, if there is one.
+    ``recipes`` is a file; None is the one beside the requirements, if there is one. ``allow_sdist`` are
+    normalised names of packages that are built from source if there is no wheel.
     """
 
     requirements: Path
@@ -78,6 +80,8 @@ class Job:
     sandbox: str = "bubblewrap"
     level: int = LEVEL
     recipes: Path | None = None
+    limits: StageLimits = field(default_factory=StageLimits)
+    allow_sdist: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -225,8 +229,9 @@ class _Target:
     def _install(self, way: _Pin, interpreter: Interpreter | None, sandbox: Sandbox) -> list[str]:
         assert way.wheel is not None
         notes: list[str] = []
+        limits = self._job.limits.install
         way.installed = install(
-            way.wheel.path, way.pin, self._target, interpreter, sandbox, INSTALL_LIMITS, into=way.folder
+            way.wheel.path, way.pin, self._target, interpreter, sandbox, limits, into=way.folder
         )
         way.content = _scan(way, self._target, notes)
         return [*way.installed.notes, *notes]
@@ -264,7 +269,7 @@ class _Target:
                 beside,
                 interpreter,
                 sandbox,
-                TRACE_LIMITS,
+                self._job.limits.trace,
             )
             return way.trace.notes
 
@@ -327,7 +332,7 @@ class _Target:
             "kind": "provenance",
             "wheel": {"name": way.wheel.filename, "sha256": way.wheel.sha256, "size": way.wheel.size},
             "sandbox": self._job.sandbox,
-            "limits": {"install": vars(INSTALL_LIMITS), "trace": vars(TRACE_LIMITS)},
+            "limits": {"install": vars(self._job.limits.install), "trace": vars(self._job.limits.trace)},
             "tools": {
                 "python": sys.version.split()[0],
                 "interpreter": str(interpreter or ""),
