@@ -6,8 +6,7 @@ import email.parser
 import json
 import os
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,17 +17,16 @@ from cloudimport.errors import CloudImportError, ConfigurationError
 from cloudimport.ids import Pin, Target
 from shelf_tools.collect import (
     Bounds,
-    OutputError,
     OverflowingOutputError,
     TruncatedOutputError,
     code_file,
-    collect,
 )
 from shelf_tools.interpreters import Interpreter, running_interpreter
 from shelf_tools.limits import INSTALL, INSTALL_LIMITS, Limits, explain, passed
-from shelf_tools.process import Finished, ProcessError, ProcessTimeout
+from shelf_tools.process import ProcessError, ProcessTimeout
 from shelf_tools.sandbox import OUT, Sandbox
 from shelf_tools.scripts import SCRIPTS, scripts
+from shelf_tools.streaming import run_streaming
 
 __all__ = ["INSTALL_LIMITS", "InstallError", "Installed", "code_file", "install"]
 
@@ -111,17 +109,11 @@ def _run(
     argv: list[str | PurePosixPath] = ["-I", "-S", "-B", SCRIPTS / "install_wheel.py", wheel.name, OUT]
     argv += [SCRIPTS, str(workers)]
     bounds = Bounds(limits.output_bytes, limits.output_files, limits.file_bytes)
-    with scripts(installer) as folder, open(wheel, "rb") as stream:
-        mounts = {SCRIPTS: folder}
-
-        def run(write_end: int) -> Finished:
-            with open(write_end, "wb") as out:
-                return sandbox.run(
-                    argv, limits=limits, read_only=mounts, interpreter=python, stdin=stream, stdout_to=out
-                )
-
+    with scripts(installer) as folder, open(wheel, "rb") as archive:
         try:
-            finished, refused = _stream(run, into, bounds)
+            finished, refused = run_streaming(
+                sandbox, argv, limits, {SCRIPTS: folder}, python, archive, into, bounds
+            )
         except ProcessTimeout:
             raise InstallError(f"{pin}: {passed('wall_seconds', limits, INSTALL)}") from None
         except ProcessError as error:
@@ -137,38 +129,6 @@ def _run(
         if limit:
             raise InstallError(f"{pin}: {limit}") from refused
         raise InstallError(f"{what}: the install failed: {finished.reason()}") from refused
-
-
-def _stream(
-    run: Callable[[int], Finished], into: Path, bounds: Bounds
-) -> tuple[Finished, OutputError | None]:
-    """Run in a thread of its own and collect in this one; return what both said.
-
-    The thread that starts a sandbox must outlive it (PR_SET_PDEATHSIG is about threads): it does,
-    since it waits for the sandbox's end.
-    """
-    read_end, write_end = os.pipe()
-    outcome: list[Finished | BaseException] = []
-
-    def work() -> None:
-        try:
-            outcome.append(run(write_end))
-        except BaseException as error:  # noqa: BLE001 (raised again by the thread that waits)
-            outcome.append(error)
-
-    worker = threading.Thread(target=work, name="sandbox")
-    worker.start()
-    refused: OutputError | None = None
-    try:
-        with open(read_end, "rb") as stream:
-            collect(stream, into, bounds)
-    except OutputError as error:
-        refused = error
-    finally:
-        worker.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0], refused
 
 
 def _report(path: Path, what: str) -> dict[str, Any]:

@@ -269,7 +269,10 @@ def _system() -> list[str]:
             options += ["--symlink", os.readlink(folder), folder]
         elif os.path.isdir(folder):
             options += ["--ro-bind", folder, folder]
-    return [*options, "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    # Debian's cc and c++ are links that lead there.
+    for place in ("/etc/ld.so.cache", "/etc/alternatives"):
+        options += ["--ro-bind-try", place, place]
+    return options
 
 
 def _bubblewrap(
