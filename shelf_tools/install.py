@@ -6,7 +6,7 @@ import email.parser
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,7 +22,7 @@ from shelf_tools.collect import (
     code_file,
 )
 from shelf_tools.interpreters import Interpreter, running_interpreter
-from shelf_tools.limits import INSTALL, INSTALL_LIMITS, Limits, explain, passed
+from shelf_tools.limits import INSTALL, INSTALL_LIMITS, Limits, explain, passed, suspect
 from shelf_tools.process import ProcessError, ProcessTimeout
 from shelf_tools.sandbox import OUT, Sandbox
 from shelf_tools.scripts import SCRIPTS, scripts
@@ -79,13 +79,13 @@ def install(
     what = f"{pin} ({wheel.name}, {target})"
     with tempfile.TemporaryDirectory(dir=into, prefix="collected-") as folder:
         collected = Path(folder)
-        _run(wheel, pin, what, interpreter, sandbox, limits, collected)
+        seen = _run(wheel, pin, what, interpreter, sandbox, limits, collected)
         report = _report(collected / "report.json", what)
         tree, code = collected / "tree", collected / "code"
         if not tree.is_dir():
             raise InstallError(f"{what}: the wheel installs no files")
         _check_identity(tree, pin, what)
-        notes = tuple(_notes(tree, report))
+        notes = tuple(_notes(tree, report, limits, seen))
         os.replace(tree, into / "tree")
         if interpreter is None:
             return Installed(into / "tree", None, "", notes)
@@ -102,8 +102,8 @@ def _run(
     sandbox: Sandbox,
     limits: Limits,
     into: Path,
-) -> None:
-    """Install inside and collect the stream as it comes."""
+) -> Mapping[str, int]:
+    """Install inside and collect the stream as it comes; return what that was seen to use."""
     workers = min(_COMPILERS, os.cpu_count() or 1) if interpreter is not None else 0
     python = interpreter or running_interpreter()
     argv: list[str | PurePosixPath] = ["-I", "-S", "-B", SCRIPTS / "install_wheel.py", wheel.name, OUT]
@@ -129,6 +129,7 @@ def _run(
         if limit:
             raise InstallError(f"{pin}: {limit}") from refused
         raise InstallError(f"{what}: the install failed: {finished.reason()}") from refused
+    return finished.seen
 
 
 def _report(path: Path, what: str) -> dict[str, Any]:
@@ -142,11 +143,13 @@ def _report(path: Path, what: str) -> dict[str, Any]:
         raise InstallError(f"{what}: the installer's report cannot be read: {error}") from None
 
 
-def _notes(tree: Path, report: dict[str, Any]) -> Iterator[str]:
+def _notes(tree: Path, report: dict[str, Any], limits: Limits, seen: Mapping[str, int]) -> Iterator[str]:
     """Yield lines on what was neutralised or left out."""
     lines = [f"{path}: executable .pth, kept as data, never executed" for path in _executable_pths(tree)]
     lines += [str(note) for note in report["notes"]]
-    lines += [f"{path}: does not compile, stays source: {reason}" for path, reason in report["bad"].items()]
+    for path, reason in report["bad"].items():
+        why = suspect(str(reason), limits, INSTALL, seen) or reason
+        lines.append(f"{path}: does not compile, stays source: {why}")
     for line in lines[:_MOST_NOTES]:
         yield "".join(c if c.isprintable() else "?" for c in line[:500])
     if len(lines) > _MOST_NOTES:

@@ -173,6 +173,7 @@ TABLE = (
         "seconds",
         "processor time of the whole sandbox",
         "took more than {} of processor time",
+        _signs(r"SIGXCPU|CPU time limit exceeded"),
     ),
     Limit("wall_seconds", "wall-time", "seconds", "time that passes", "took longer than {}"),
     Limit(
@@ -197,7 +198,7 @@ TABLE = (
         "bytes",
         "size of one file",
         "wrote a file of more than {}",
-        _signs(r"Errno 27\]|File too large|File size limit exceeded"),
+        _signs(r"Errno 27\]|File too large|File size limit exceeded|SIGXFSZ"),
     ),
     Limit(
         "output_bytes",
@@ -345,10 +346,25 @@ def suspect(text: str, limits: Limits, stage: Stage, seen: Mapping[str, int]) ->
         return ""
     fields = [limit.field for limit in speaks]
     if fields[0] == "memory_bytes":
-        fields = ["memory_bytes", "address_bytes"]  # both are ENOMEM
-        seen = {**seen, "memory_bytes": max(seen.get("memory_bytes", 0), seen.get("data_bytes", 0))}
+        return _of_memory(limits, stage, seen)
     part = {field: seen.get(field, 0) / getattr(limits, field) for field in fields}
     field = max(fields, key=lambda one: part[one])
     if field in _FOLDERS and field in seen and part[field] < _NOTHING:
         return ""  # /dev/shm, say: its size is nobody's to choose
     return passed(field, limits, stage, certain=part[field] >= _NEAR)
+
+
+def _of_memory(limits: Limits, stage: Stage, seen: Mapping[str, int]) -> str:
+    """Say which of the two limits it was for which there was no more memory (both are ENOMEM)."""
+    memory = max(seen.get("memory_bytes", 0), seen.get("data_bytes", 0)) / limits.memory_bytes
+    address = seen.get("address_bytes", 0) / limits.address_bytes
+    if max(memory, address) < _HALF:  # one piece that was too large is never seen
+        limit = _BY_FIELD["address_bytes"]
+        other = f"{show(limit, limits.address_bytes)} of address space ({flag(stage, limit)})"
+        return f"{passed('memory_bytes', limits, stage, certain=False)}, or more than {other}"
+    field = "memory_bytes" if memory >= address else "address_bytes"
+    return passed(field, limits, stage, certain=max(memory, address) >= _NEAR)
+
+
+#: Below this part of a limit, what was seen says nothing.
+_HALF = 0.5
