@@ -58,15 +58,15 @@ def fetch_sdist(one: Requirement, indexes: Indexes, into: Path) -> Sdist:
 
     into.mkdir(parents=True, exist_ok=True)
     try:
-        finder = _finder(indexes)
-        with _warnings() as said:
-            link = next(_links(finder, one.pin), None)
-        if link is None and said:
-            raise SdistError(f"its source distribution was looked for, and {said[0]}")
-        if link is None:
-            raise SdistError("there is no source distribution of this version")
-        path = into / os.path.basename(link.filename)
-        hashes = _download(finder, link, path, {value.partition(":")[0] for value in one.hashes})
+        with _finder(indexes) as finder:
+            with _warnings() as said:
+                link = next(_links(finder, one.pin), None)
+            if link is None and said:
+                raise SdistError(f"its source distribution was looked for, and {said[0]}")
+            if link is None:
+                raise SdistError("there is no source distribution of this version")
+            path = into / os.path.basename(link.filename)
+            hashes = _download(finder, link, path, {value.partition(":")[0] for value in one.hashes})
     except (httpx2.HTTPError, OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SdistError(f"its source distribution cannot be fetched: {reason[:300]}") from error
@@ -103,8 +103,9 @@ def _warnings() -> Iterator[list[str]]:
         logger.removeHandler(heard)
 
 
-def _finder(indexes: Indexes) -> PackageFinder:
-    """Return a finder with the indexes, credentials (netrc, keyring) and certificates that pip would use."""
+@contextmanager
+def _finder(indexes: Indexes) -> Iterator[PackageFinder]:
+    """Yield a finder with the indexes, credentials (netrc, keyring) and certificates that pip would use."""
     from unearth import PackageFinder
     from unearth.auth import MultiDomainBasicAuth
     from unearth.fetchers import PyPIClient
@@ -121,9 +122,10 @@ def _finder(indexes: Indexes) -> PackageFinder:
         timeout=_TIMEOUT,
         follow_redirects=True,
     )
-    return PackageFinder(
-        client, index_urls=urls, find_links=indexes.find_links, ignore_compatibility=True, verbosity=-1
-    )
+    with client:
+        yield PackageFinder(
+            client, index_urls=urls, find_links=indexes.find_links, ignore_compatibility=True, verbosity=-1
+        )
 
 
 def _links(finder: PackageFinder, pin: Pin) -> Iterator[Link]:

@@ -208,11 +208,11 @@ def _check_named(pin: Pin, text: str) -> None:
     from packaging.requirements import Requirement as Dependency
 
     try:
+        if not text.isprintable():  # a line of its own would be an option of uv's
+            raise InvalidRequirement(text)
         url = Dependency(text).url
-    except (InvalidRequirement, RecursionError) as error:
-        raise BuildError(
-            f"{pin}: {text[:200]!r} among its build requirements is not valid: {error}"
-        ) from None
+    except (InvalidRequirement, RecursionError):
+        raise BuildError(f"{pin}: its build requirement {text[:200]!r} is not valid") from None
     if url:
         raise BuildError(f"{pin}: its build requirement {text[:200]!r} is a URL, which is not fetched")
 

@@ -398,6 +398,7 @@ mounts = {PurePosixPath("/tree"): Path(sys.argv[1])}
 argv = ["-I", "-S", "-c", code]
 done = open_sandbox().run(argv, limits=limits, read_only=mounts, interpreter=running_interpreter())
 sys.stdout.buffer.write(done.stdout)
+print(sorted(done.seen), flush=True)
 sys.stderr.buffer.write(done.stderr)
 """
 
@@ -451,7 +452,8 @@ def test_ordinary_user_is_held_too(tmp_path: Path) -> None:
             timeout=60,
             check=False,
         )
-    assert done.stdout == "1000 [] False\nTrue 11\n", done.stderr
+    seen = ["output_bytes", "output_files", "scratch_bytes"]
+    assert done.stdout == f"1000 [] False\nTrue 11\n{seen}\n", done.stderr
 
 
 def test_missing_tools_are_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
