@@ -321,6 +321,9 @@ def explain(finished: Finished, limits: Limits, stage: Stage) -> str:
     # A process that has used up its time is killed a second later, if SIGXCPU does not end it.
     if finished.seen.get("cpu_seconds", 0) >= limits.cpu_seconds:
         return passed("cpu_seconds", limits, stage)
+    if finished.returncode in (-9, 137) and finished.seen.get("oom_kills"):
+        less = f"--jobs or {flag(stage, _BY_FIELD['memory_bytes'])}"
+        return f"was killed while it was {stage.doing}, since this machine ran out of memory: lower {less}"
     return suspect(finished.stderr.decode("utf-8", "replace")[-_TEXT:], limits, stage, finished.seen)
 
 

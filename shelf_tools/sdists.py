@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
 import ssl
 import threading
@@ -68,13 +69,21 @@ def fetch_sdist(one: Requirement, indexes: Indexes, into: Path) -> Sdist:
             path = into / os.path.basename(link.filename)
             hashes = _download(finder, link, path, {value.partition(":")[0] for value in one.hashes})
     except (httpx2.HTTPError, OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SdistError(f"its source distribution cannot be fetched: {reason[:300]}") from error
+        reason = _plain(str(error) or type(error).__name__)
+        raise SdistError(f"its source distribution cannot be fetched: {reason}") from error
     if one.hashes and not any(f"{name}:{digest}" in one.hashes for name, digest in hashes.items()):
         allowed = " or ".join(value.partition(":")[2] for value in one.hashes)
         got = hashes[one.hashes[0].partition(":")[0]]
         raise SdistError(f"{path.name} does not have the hash in the list: expected {allowed}, got {got}")
     return Sdist(path, path.name, hashes["sha256"], path.stat().st_size)
+
+
+def _plain(text: str) -> str:
+    """Return the first line of a message, without credentials of URLs in it."""
+    return _CREDENTIALS.sub("//", text.splitlines()[0])[:300]
+
+
+_CREDENTIALS = re.compile(r"//[^/@\s]*@")
 
 
 class _Heard(logging.Handler):
@@ -88,7 +97,7 @@ class _Heard(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a record's text, one line."""
         if record.thread == self._thread:
-            text = record.getMessage().splitlines()[0][:300]
+            text = _plain(record.getMessage())
             self.said.append(text[:1].lower() + text[1:])
 
 

@@ -23,6 +23,8 @@ from shelf_tools.limits import Limits
 _INTERVAL = 0.1
 #: The same while the sandbox is made: what is quick to fill a folder must not be missed.
 _FIRST_INTERVAL = 0.01
+#: A look that takes long, at hundreds of processes, is followed by a pause so many times as long.
+_SHARE = 5
 #: Seconds after which a sandbox that has not made its folders is not waited for.
 _PATIENCE = 5.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -45,9 +47,11 @@ class Warden:
         self._open: dict[str, int] = {}
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        self._kills = 0
 
     def begin(self, pid: int) -> None:
         """Watch the process ``pid``, which leads a process group, and all that comes of it."""
+        self._kills = _oom_kills()
         self._thread = threading.Thread(target=self._work, args=(pid,), name="warden", daemon=True)
         self._thread.start()
 
@@ -56,6 +60,7 @@ class Warden:
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
+            self._saw(OOM_KILLS, _oom_kills() - self._kills)
         self._look_at_folders()
         for descriptor in self._open.values():
             os.close(descriptor)
@@ -68,8 +73,11 @@ class Warden:
                 return
             for pid in _descendants(leader):
                 self._open_folders(pid)
-        while not self._ended.wait(_INTERVAL):
+        pause = _INTERVAL
+        while not self._ended.wait(pause):
+            began = time.monotonic()
             self._look(leader)
+            pause = max(_INTERVAL, _SHARE * (time.monotonic() - began))
             self.struck = self.struck or self._passed()
             if self.struck:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -97,6 +105,8 @@ class Warden:
         self._saw("processes", sum(one["threads"] for one in used))
         self._saw(DATA, max((one["data"] for one in used), default=0))
         self._saw("address_bytes", max((one["address"] for one in used), default=0))
+        for pid in pids:
+            self._open_folders(pid)
         self._look_at_folders()
 
     def _saw(self, field: str, value: int) -> None:
@@ -125,8 +135,18 @@ class Warden:
             self._saw("output_files", status.f_files - status.f_ffree)
 
 
-#: Not a field of Limits: the most private writable memory that one process had (RLIMIT_DATA).
-DATA = "data_bytes"
+#: Not fields of Limits: the most private writable memory that one process had (RLIMIT_DATA), and how many
+#: processes, anybody's, the kernel has killed meanwhile for want of memory.
+DATA, OOM_KILLS = "data_bytes", "oom_kills"
+
+
+def _oom_kills() -> int:
+    """Return how many processes this kernel has killed for want of memory; 0 if it does not tell."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/vmstat", "rb") as stream:
+        for line in stream:
+            if line.startswith(b"oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def _whole_pages(size: int) -> int:

@@ -452,7 +452,7 @@ def test_ordinary_user_is_held_too(tmp_path: Path) -> None:
             timeout=60,
             check=False,
         )
-    seen = ["output_bytes", "output_files", "scratch_bytes"]
+    seen = ["oom_kills", "output_bytes", "output_files", "scratch_bytes"]
     assert done.stdout == f"1000 [] False\nTrue 11\n{seen}\n", done.stderr
 
 

@@ -69,6 +69,13 @@ def test_credentials_in_a_url_are_used_and_not_said(tmp_path: Path) -> None:
         with pytest.raises(SdistError, match="403") as caught:
             get("foo==1", Indexes(secret), tmp_path / "into")
     assert "hush" not in str(caught.value)
+    (tmp_path / "foo").mkdir()
+    (tmp_path / "foo" / "index.html").write_text('<a href="foo-1.0.tar.gz">foo-1.0.tar.gz</a>')
+    with _served(tmp_path) as url:
+        secret = url.replace("http://", "http://me:hush@")
+        with pytest.raises(SdistError, match="404") as caught:
+            get("foo==1", Indexes(secret), tmp_path / "into")
+    assert "hush" not in str(caught.value)
 
 
 def test_indexes_are_those_of_pip_and_of_the_list(tmp_path: Path) -> None:

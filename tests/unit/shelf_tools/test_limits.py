@@ -130,6 +130,7 @@ def ended(status: int, text: str = "", struck: str = "", timed_out: bool = False
             ended(1, "[Errno 28] No space", output_files=199_000, output_bytes=9),
             "made more than 200000 files",
         ),
+        (ended(137, oom_kills=1), "was killed while it was installed, since this machine ran out of memory"),
         (ended(1, "can't start new thread"), "probably had more than 16 processes and threads"),
         (ended(1, "can't start new thread", processes=16), "had more than 16 processes and threads"),
         (ended(1, "OSError: [Errno 24] Too many open files"), "probably had more than 256 open files"),
