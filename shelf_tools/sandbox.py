@@ -212,7 +212,7 @@ class Unconfined:
                 input=stdin,
                 env=_environment(str(mounts[SCRATCH]), libraries),
                 stdout_to=stdout_to,
-                guard=Warden(limits, {}),
+                guard=Warden(limits, {}, "processes"),
             )
 
 

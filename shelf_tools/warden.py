@@ -35,14 +35,15 @@ class Warden:
     """Watches one run, from ``begin`` to ``end``; kills its process group when a limit is passed.
 
     ``folders`` are mount points inside, each with the field of Limits that its size is: what is free
-    there is looked at as well. Nothing that goes wrong here fails a run: what cannot be seen is not
-    counted.
+    there is looked at as well. ``also`` are fields that the kernel does not hold here. Nothing that goes
+    wrong in looking fails a run: what cannot be seen is not counted.
     """
 
-    def __init__(self, limits: Limits, folders: Mapping[PurePosixPath, str]) -> None:
+    def __init__(self, limits: Limits, folders: Mapping[PurePosixPath, str], *also: str) -> None:
         self.struck = ""
         self.seen: dict[str, int] = {}
         self._limits = limits
+        self._sums = ("memory_bytes", "cpu_seconds", "output_files", *also)
         self._folders = dict(folders)
         self._open: dict[str, int] = {}
         self._ended = threading.Event()
@@ -87,10 +88,9 @@ class Warden:
     def _passed(self) -> str:
         """Return the field of a limit on the whole run that was passed, or "".
 
-        Of processes, this is where no sandbox has the kernel count them: bubblewrap's never pass.
+        Others the kernel holds, and a program may well cope with its refusal: those are no reason to end it.
         """
-        wanted = ("memory_bytes", "cpu_seconds", "output_files", "processes")
-        return next((f for f in wanted if self.seen.get(f, 0) > getattr(self._limits, f)), "")
+        return next((f for f in self._sums if self.seen.get(f, 0) > getattr(self._limits, f)), "")
 
     def _look(self, leader: int) -> None:
         pids = _descendants(leader)

@@ -175,6 +175,33 @@ def test_memory_that_is_shared_counts_once(curator: Curator) -> None:
     assert "cannot be imported" not in ran.stderr
 
 
+def test_a_package_that_copes_with_a_limit_is_left_alone(curator: Curator) -> None:
+    """What the kernel refuses at a limit is no reason to end a package that can do without."""
+    code = (
+        "import threading, time\ndone = threading.Event()\nmade = 0\ntry:\n"
+        "    while made < 100:\n        threading.Thread(target=done.wait, daemon=True).start()\n"
+        "        made += 1\n"
+        "except RuntimeError: pass\ntime.sleep(1)\ndone.set()\nassert made < 40"
+    )
+    build_wheel(curator.index, "coping", "1.0", {"coping.py": code})
+    ran = curator.publish("--trace-processes", "40", pins=("coping==1.0",))
+    assert "1 published" in ran.ok()
+    assert "cannot be imported" not in ran.stderr
+
+
+def test_without_a_sandbox_sums_are_limited_too(curator: Curator) -> None:
+    """Where nothing else counts them, the guard ends a run with too many processes."""
+    code = (
+        "import os, time\nfor _ in range(60):\n    if os.fork() == 0:\n        time.sleep(30)\n"
+        "        os._exit(0)\ntime.sleep(30)"
+    )
+    build_wheel(curator.index, "over-processes", "1.0", {"over.py": code})
+    ran = curator.publish("--trace-processes", "40", "--sandbox", "none", pins=("over-processes==1.0",))
+    ran.ok()
+    assert "had more than 40 processes and threads while it was imported (--trace-processes)" in ran.stderr
+    assert "probably" not in ran.stderr
+
+
 def test_config_file_and_flags(curator: Curator) -> None:
     """Limits of ``shelf.toml`` hold, a flag wins over them, and provenance says which held."""
     build_wheel(curator.index, "demo", "1.0", {"demo.py": ""})
