@@ -72,7 +72,7 @@ class Sourcing:
         found = {pin: Sourced(wheel, None) for pin, wheel in fetched.items()}
         to_build = [one for one in wanted if one.pin in failures and one.pin.name in self.allowed]
         for one in to_build:
-            self.note(f"{one.pin}: {failures[one.pin].partition(': --allow-sdist')[0]}: it is built")
+            self.note(f"{one.pin}: {failures[one.pin].partition(': --allow-sdist')[0]}: its source is tried")
         for pin, outcome in self._build_all(to_build, target, into):
             if isinstance(outcome, Sourced):
                 found[pin] = outcome

@@ -134,7 +134,7 @@ def test_built_published_and_imported(curator: Curator, tmp_path: Path) -> None:
     ran = curator.publish("made==1.0")
     assert "1 published" in ran.ok()
     assert (
-        "note: made==1: there is no wheel of this version, only a source distribution: it is built"
+        "note: made==1: there is no wheel of this version, only a source distribution: its source is tried"
         in ran.stderr
     )
     code = "import cloudimport; cloudimport.install(); import made; print(made.VALUE)"
@@ -155,7 +155,7 @@ def test_a_wheel_is_preferred(curator: Curator) -> None:
     """A package that may be built is not, where it has a wheel."""
     curator.sdist("both", before="raise RuntimeError")
     build_wheel(curator.index, "both", "1.0", {"both.py": ""})
-    assert "it is built" not in curator.publish("both==1.0").stderr
+    assert "its source is tried" not in curator.publish("both==1.0").stderr
 
 
 def test_build_requirements_are_fetched_before_and_recorded(curator: Curator) -> None:
@@ -265,6 +265,17 @@ def test_native_code_is_built_and_imported(curator: Curator) -> None:
     assert Runner(curator.folder / "home").run(code, env=lock).ok() == "native"
 
 
+def test_the_same_build_gives_the_same_content(curator: Curator) -> None:
+    """Built twice in the same environment, a package has the same identity, native code and all."""
+    curator.sdist("ext", before=native(PLAIN))
+    digests = []
+    for shelf in ("one", "two"):
+        curator.shelf = curator.folder / shelf
+        curator.publish("ext==1.0").ok()
+        digests.append(Shelf(str(curator.shelf), {}).show(Pin.parse("ext==1"))[0].content)
+    assert digests[0] == digests[1]
+
+
 def test_native_code_has_to_fit_the_target(curator: Curator) -> None:
     """What needs a newer C library, or a library that nobody brings, is refused for such a target."""
     target = f"cp3{sys.version_info[1]}-manylinux_2_17_x86_64"
@@ -305,7 +316,7 @@ def test_interrupted_build(curator: Curator) -> None:
         text=True,
     )
     assert process.stderr is not None
-    while "it is built" not in process.stderr.readline():
+    while "its source is tried" not in process.stderr.readline():
         assert process.poll() is None
     time.sleep(2)
     began = time.monotonic()
