@@ -208,9 +208,7 @@ def _check_named(pin: Pin, text: str) -> None:
     from packaging.requirements import Requirement as Dependency
 
     try:
-        if not text.isprintable():  # a line of its own would be an option of uv's
-            raise InvalidRequirement(text)
-        url = Dependency(text).url
+        url = Dependency(text).url  # refuses line feeds too: a line of its own would be an option of uv's
     except (InvalidRequirement, RecursionError):
         raise BuildError(f"{pin}: its build requirement {text[:200]!r} is not valid") from None
     if url:
