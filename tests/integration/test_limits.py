@@ -129,7 +129,7 @@ WIDE = "x = [" + "{'a': [1, 2, (3, 4)], 'b': f'{len([])}'}, " * 60_000 + "]\n"
         ("address-space", "80MiB", "used more than 80 MiB of address space"),
         ("cpu-time", "1", "took more than 1 s of processor time"),
         ("wall-time", "1s", "took longer than 1 s"),
-        ("processes", "3", "had more than 3 processes and threads"),
+        ("processes", "2", "had more than 2 processes and threads"),
         ("open-files", "5", "had more than 5 open files"),
         ("largest-file", "1MiB", "wrote a file of more than 1 MiB"),
         ("output", "1MiB", "wrote more than 1 MiB of output"),
