@@ -96,6 +96,26 @@ def fetch(
     seconds, for each pip. Raises WheelError with one line for each pin that failed.
     """
     wanted = tuple(requirements)
+    wheels, failures = fetch_some(
+        wanted, target, into, env=env, options=options, jobs=jobs, on_done=on_done, timeout=timeout
+    )
+    if failures:
+        raise WheelError([f"{r.where}: {r.pin}: {failures[r.pin]}" for r in wanted if r.pin in failures])
+    return {requirement.pin: wheels[requirement.pin] for requirement in wanted}
+
+
+def fetch_some(
+    wanted: Sequence[Requirement],
+    target: Target,
+    into: Path,
+    *,
+    env: Mapping[str, str],
+    options: Sequence[str] = (),
+    jobs: int | None = None,
+    on_done: OnDone = _silent,
+    timeout: float = TIMEOUT,
+) -> tuple[dict[Pin, Wheel], dict[Pin, str]]:
+    """Download as ``fetch`` does; return the wheels, and by pin why there is none."""
     fetcher = _Fetcher(target, into, _environment(env), tuple(options), timeout)
     into.mkdir(parents=True, exist_ok=True)
     wheels: dict[Pin, Wheel] = {}
@@ -112,9 +132,12 @@ def fetch(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    if failures:
-        raise WheelError([f"{r.where}: {r.pin}: {failures[r.pin]}" for r in wanted if r.pin in failures])
-    return {requirement.pin: wheels[requirement.pin] for requirement in wanted}
+    return wheels, failures
+
+
+def digest(path: Path) -> str:
+    """Return a file's SHA-256, hexadecimal."""
+    return _digests(path, ("sha256",))["sha256"]
 
 
 def platforms(target: Target) -> list[str]:
@@ -313,7 +336,7 @@ def explain(one: Requirement, target: Target, finished: process.Finished) -> str
     if invalid and ours:
         return f"its metadata is not valid: {invalid['why'].strip()[:300]}"
     if ours and "No matching distribution" in said:
-        return _no_wheel(ours, target)
+        return _no_wheel(ours, target, one.pin.name)
     if _BROKEN.search(said):
         return _unreachable(said)
     for pattern, what in ((_DENIED, "refuses access"), (_FAULT, "answers with an error")):
@@ -355,13 +378,15 @@ def _wanted_python(files: Sequence[str], said: str) -> str:
     return package[1] if package else next(links, "")
 
 
-def _no_wheel(files: Sequence[str], target: Target) -> str:
+def _no_wheel(files: Sequence[str], target: Target, name: str) -> str:
     """Say what there is instead of a wheel for the target."""
-    wheels = [name for name in files if name.endswith(".whl")]
+    build = f"--allow-sdist {name} builds it in the sandbox"
+    wheels = [file for file in files if file.endswith(".whl")]
     if not wheels:
-        return "there is no wheel of this version, only a source distribution"
+        return f"there is no wheel of this version, only a source distribution: {build}"
     # Those that differ only by interpreter or by the C library's version come first.
     known = sorted({"-".join(name[:-4].split("-")[-3:]) for name in wheels})
     known.sort(key=lambda tag: ("manylinux" not in tag, not tag.endswith(target.machine)))
     more = f" and {len(known) - 6} more" if len(known) > 6 else ""
-    return f"there is no wheel for {target}; there are wheels for {', '.join(known[:6])}{more}"
+    source = f"; there is a source distribution: {build}" if len(wheels) < len(files) else ""
+    return f"there is no wheel for {target}; there are wheels for {', '.join(known[:6])}{more}{source}"

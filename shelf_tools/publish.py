@@ -30,16 +30,19 @@ from shelf_tools import check, pins
 from shelf_tools.builds import commit, read_build, restore
 from shelf_tools.collect import code_file
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
-from shelf_tools.fetch import Wheel, fetch
+from shelf_tools.fetch import Wheel
 from shelf_tools.indexing import Built
-from shelf_tools.install import INSTALL_LIMITS, Installed, install
+from shelf_tools.install import Installed, install
 from shelf_tools.interpreters import Interpreter, find_interpreter
+from shelf_tools.limits import StageLimits
 from shelf_tools.order import arrange, follow
 from shelf_tools.pack import LEVEL, Packed, pack
+from shelf_tools.portable import check_portable
 from shelf_tools.process import stop_all
 from shelf_tools.recipes import NAME as RECIPES
 from shelf_tools.recipes import Recipes, chosen, read_recipes
-from shelf_tools.sandbox import TRACE_LIMITS, Sandbox, open_sandbox
+from shelf_tools.sandbox import Sandbox, open_sandbox
+from shelf_tools.sourcing import Sourcing
 from shelf_tools.store import Store, open_store
 from shelf_tools.trace import Trace, trace
 from shelf_tools.workfolder import work_folder
@@ -65,7 +68,8 @@ class Reporter(Protocol):
 class Job:
     """What to publish, whereto, and how. ``jobs``: pins at a time.
 
-    ``recipes`` is a file; None is the one beside the requirements, if there is one.
+    ``recipes`` is a file; None is the one beside the requirements, if there is one. ``allow_sdist`` are
+    normalised names of packages that are built from source if there is no wheel.
     """
 
     requirements: Path
@@ -78,6 +82,8 @@ class Job:
     sandbox: str = "bubblewrap"
     level: int = LEVEL
     recipes: Path | None = None
+    limits: StageLimits = field(default_factory=StageLimits)
+    allow_sdist: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,7 @@ class _Pin:
     requirement: Requirement
     folder: Path
     wheel: Wheel | None = None
+    build: dict[str, Any] | None = None  # how the wheel was built from source
     installed: Installed | None = None
     content: Content | None = None
     built: Built | None = None
@@ -202,32 +209,42 @@ class _Target:
                 f"no interpreter for {self._target} is on this machine: packages are published without "
                 "bytecode and in static order"
             )
-        self._fetch(work, missing)
+        self._fetch(work, missing, sandbox)
         self._each("install", missing, lambda way: self._install(way, interpreter, sandbox))
         self._check(ways)
         self._trace(ways, missing, interpreter, sandbox)
         self._each("publish", missing, lambda way: self._publish(way, interpreter, ways))
 
-    def _fetch(self, work: Path, missing: Sequence[_Pin]) -> None:
+    def _fetch(self, work: Path, missing: Sequence[_Pin], sandbox: Sandbox) -> None:
         self._report.stage("fetch", len(missing))
-        wheels = fetch(
+        job = self._job
+        sourcing = Sourcing(
+            job.environ,
+            self._options,
+            job.jobs,
+            job.allow_sdist,
+            sandbox,
+            job.limits.build,
+            self._report.note,
+        )
+        wheels = sourcing.wheels(
             [way.requirement for way in missing],
             self._target,
             work / "wheels",
-            env=self._job.environ,
-            options=self._options,
-            jobs=self._job.jobs,
-            on_done=lambda pin: self._report.step(str(pin)),
+            lambda pin: self._report.step(str(pin)),
         )
         for way in missing:
-            way.wheel = wheels[way.pin]
+            way.wheel, way.build = wheels[way.pin]
 
     def _install(self, way: _Pin, interpreter: Interpreter | None, sandbox: Sandbox) -> list[str]:
         assert way.wheel is not None
         notes: list[str] = []
+        limits = self._job.limits.install
         way.installed = install(
-            way.wheel.path, way.pin, self._target, interpreter, sandbox, INSTALL_LIMITS, into=way.folder
+            way.wheel.path, way.pin, self._target, interpreter, sandbox, limits, into=way.folder
         )
+        if way.build is not None:
+            check_portable(way.installed.tree, way.pin, self._target)
         way.content = _scan(way, self._target, notes)
         return [*way.installed.notes, *notes]
 
@@ -264,7 +281,7 @@ class _Target:
                 beside,
                 interpreter,
                 sandbox,
-                TRACE_LIMITS,
+                self._job.limits.trace,
             )
             return way.trace.notes
 
@@ -327,7 +344,12 @@ class _Target:
             "kind": "provenance",
             "wheel": {"name": way.wheel.filename, "sha256": way.wheel.sha256, "size": way.wheel.size},
             "sandbox": self._job.sandbox,
-            "limits": {"install": vars(INSTALL_LIMITS), "trace": vars(TRACE_LIMITS)},
+            "limits": {
+                "install": vars(self._job.limits.install),
+                "trace": vars(self._job.limits.trace),
+                **({"build": vars(self._job.limits.build)} if way.build else {}),
+            },
+            **({"build": way.build} if way.build else {}),
             "tools": {
                 "python": sys.version.split()[0],
                 "interpreter": str(interpreter or ""),

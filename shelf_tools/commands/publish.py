@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
-from cloudimport.ids import Target, running_targets
+from cloudimport.errors import ConfigurationError
+from cloudimport.ids import Target, normalise_name, running_targets
 from cloudimport.settings import LOCK_NAME
+from shelf_tools import limits
+from shelf_tools.config import NAME as CONFIG
+from shelf_tools.config import beside, read_config
 from shelf_tools.console import Call, Commands
 from shelf_tools.pack import LEVEL
 from shelf_tools.publish import Job, publish
@@ -63,7 +68,54 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         default="bubblewrap",
         help="none: no isolation, at your own risk",
     )
+    make.add_argument(
+        "--allow-sdist",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="build this package from its source distribution, in the sandbox, if it has no wheel for the "
+        "target; repeatable",
+    )
+    make.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help=f"limits and allow-sdist of every publication; default: {CONFIG} beside the requirements",
+    )
+    _add_limits(make)
     make.set_defaults(run=run)
+
+
+def _add_limits(make: argparse.ArgumentParser) -> None:
+    """Add a flag for each limit of each stage."""
+    for stage in limits.STAGES:
+        group = make.add_argument_group(f"limits while a package is {stage.doing}")
+        for limit in limits.TABLE:
+            default = limits.show(limit, getattr(stage.limits, limit.field))
+            group.add_argument(
+                limits.flag(stage, limit),
+                metavar={"bytes": "SIZE", "seconds": "TIME", "number": "N"}[limit.unit],
+                type=partial(_limit, limit),
+                help=f"{limit.help}; default: {default}",
+            )
+
+
+def _limit(limit: limits.Limit, text: str) -> int:
+    try:
+        return limits.parse(limit, text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _given(options: argparse.Namespace) -> dict[str, dict[str, int]]:
+    """Return the limits that were given as flags, by stage and name."""
+    found: dict[str, dict[str, int]] = {}
+    for stage in limits.STAGES:
+        for limit in limits.TABLE:
+            value = getattr(options, limits.flag(stage, limit).removeprefix("--").replace("-", "_"))
+            if value is not None:
+                found.setdefault(stage.name, {})[limit.name] = value
+    return found
 
 
 def _positive(text: str) -> int:
@@ -87,6 +139,7 @@ def run(call: Call) -> int:
     url = call.url if "://" in call.url else os.path.abspath(call.url)
     said = bool(options.shelf or call.environ.get("CLOUDIMPORT_SHELF"))
     chosen = {name: getattr(options, name) for name in ("jobs", "level") if getattr(options, name)}
+    config = read_config(options.config) if options.config else beside(options.requirements)
     job = Job(
         requirements=options.requirements,
         shelf=url,
@@ -96,6 +149,8 @@ def run(call: Call) -> int:
         environ=call.environ,
         sandbox=options.sandbox,
         recipes=options.recipes,
+        limits=limits.StageLimits.of(_given(options), config.limits),
+        allow_sdist=config.allow_sdist | frozenset(map(normalise_name, options.allow_sdist)),
         **chosen,
     )
     bars = call.bars()

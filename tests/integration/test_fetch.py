@@ -156,12 +156,13 @@ def test_every_failure_is_one_line_and_all_come_at_once(index: _Index) -> None:
     found = index.failures(
         "foo==3", "foo2==1", "native==1", "new==1", "old==1", f"bad==1 --hash=sha256:{'0' * 64}", "six==1"
     )
+    only = "only a source distribution"
     expected = [
         "foo==3: there is no such version; the newest are 2, 1.1, 1",
         "foo2==1: no package of this name is known to the package index",
         f"native==1: there is no wheel for {X86}; there are wheels for {', '.join(others)}",
         "new==1: needs Python >=3.13, the target has 3.12",
-        "old==1: there is no wheel of this version, only a source distribution",
+        f"old==1: there is no wheel of this version, {only}: --allow-sdist old builds it in the sandbox",
         f"bad==1: {bad.name} does not have the hash in the list: expected {'0' * 64}, got {_sha256(bad)}",
         "six==1: no package of this name is known to the package index",
     ]
