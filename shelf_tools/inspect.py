@@ -65,17 +65,19 @@ class Shelf:
 
     def verify(self, pins: Sequence[Pin], on_done: Callable[[str], None]) -> Iterator[str]:
         """Yield a line for each problem of the pins; of everything, environments included, without pins."""
-        wanted = (
-            [(pin, t) for pin, targets in self._targets(pins).items() for t in targets]
-            if pins
-            else self.builds()
-        )
+        wanted = self.select(pins)
         with ThreadPoolExecutor(_JOBS) as pool:
             for (pin, target), problems in zip(wanted, pool.map(self._verify, wanted), strict=True):
                 on_done(f"{pin} {target}")
                 yield from problems
         if not pins:
             yield from verify_environments(self.store, self.source)
+
+    def select(self, pins: Sequence[Pin]) -> list[tuple[Pin, Target]]:
+        """Return the builds of the pins; all without pins. Raises ConfigurationError if one has none."""
+        if not pins:
+            return self.builds()
+        return [(pin, target) for pin, targets in self._targets(pins).items() for target in targets]
 
     def _verify(self, build: tuple[Pin, Target]) -> list[str]:
         return verify_build(self.source, build[0], str(build[1]))

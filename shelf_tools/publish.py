@@ -40,8 +40,10 @@ from shelf_tools.process import stop_all
 from shelf_tools.recipes import NAME as RECIPES
 from shelf_tools.recipes import Recipes, chosen, read_recipes
 from shelf_tools.sandbox import TRACE_LIMITS, Sandbox, open_sandbox
+from shelf_tools.signing import Signing
 from shelf_tools.store import Store, open_store
 from shelf_tools.trace import Trace, trace
+from shelf_tools.trust import check_signed
 from shelf_tools.workfolder import work_folder
 
 #: Notes that are handed on for one pin and stage: a hostile wheel could have one for each of its files.
@@ -78,6 +80,7 @@ class Job:
     sandbox: str = "bubblewrap"
     level: int = LEVEL
     recipes: Path | None = None
+    signing: Signing = field(default_factory=Signing)
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     finally:
         source.close()
     lines = [requirement.line for requirement in listed]
-    write_lock(job.lock, job.lock_shelf, lines, {str(outcome.target): outcome.index for outcome in outcomes})
+    indexes = {str(outcome.target): outcome.index for outcome in outcomes}
+    write_lock(job.lock, job.lock_shelf, lines, indexes, job.signing)
     return outcomes
 
 
@@ -187,12 +191,19 @@ class _Target:
                 self._target,
                 [way.built for way in ways if way.built],
                 self._report.note,
+                self._job.signing.signers,
             )
         there = tuple(way.pin for way in ways if way not in missing)
         return Outcome(self._target, ref, tuple(way.pin for way in missing), there)
 
     def _look(self, way: _Pin) -> None:
         way.built = read_build(self._source, way.pin, str(self._target))
+        self._check_signed(way.built)
+
+    def _check_signed(self, built: Built | None) -> None:
+        """Check that who signs the environment vouches for a build that others may have made."""
+        if built and self._job.signing.signers:
+            check_signed(self._source, built, self._job.signing.trusted)
 
     def _build(self, work: Path, ways: Sequence[_Pin], missing: Sequence[_Pin]) -> None:
         sandbox = open_sandbox(self._job.sandbox)
@@ -279,7 +290,10 @@ class _Target:
     def _publish(self, way: _Pin, interpreter: Interpreter | None, ways: Sequence[_Pin]) -> list[str]:
         packed = self._pack(way, ways)
         assert way.content is not None
-        way.built = commit(self._store, self._source, way.content, packed, self._provenance(way, interpreter))
+        provenance = self._provenance(way, interpreter)
+        signers = self._job.signing.signers
+        way.built = commit(self._store, self._source, way.content, packed, provenance, signers)
+        self._check_signed(way.built)
         for path in packed.packs:
             path.unlink()
         return [f"{pattern!r} of the recipes is none of its files" for pattern in way.unused]

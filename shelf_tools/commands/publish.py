@@ -6,12 +6,15 @@ import argparse
 import os
 from pathlib import Path
 
+from cloudimport.errors import ConfigurationError
+from cloudimport.format.signing import parse_keys
 from cloudimport.ids import Target, running_targets
 from cloudimport.settings import LOCK_NAME
 from shelf_tools.console import Call, Commands
 from shelf_tools.pack import LEVEL
 from shelf_tools.publish import Job, publish
 from shelf_tools.recipes import NAME as RECIPES
+from shelf_tools.signing import Signing, open_key
 
 
 def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
@@ -63,6 +66,22 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         default="bubblewrap",
         help="none: no isolation, at your own risk",
     )
+    make.add_argument(
+        "--sign",
+        metavar="KEYFILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="sign builds, environment and lockfile ('shelf key new' makes a key); repeatable",
+    )
+    make.add_argument(
+        "--root",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="a public key that readers of the lockfile trust, and builds on the shelf may be signed by; "
+        "repeatable; default: the lockfile's, and those that sign",
+    )
     make.set_defaults(run=run)
 
 
@@ -78,6 +97,14 @@ def _level(text: str) -> int:
     if not 1 <= number <= LEVEL:
         raise argparse.ArgumentTypeError(f"1 to {LEVEL}")
     return number
+
+
+def _signing(options: argparse.Namespace) -> Signing:
+    if options.root and not options.sign:
+        raise ConfigurationError("--root says who may have signed: give --sign KEYFILE too")
+    signing = Signing(tuple(map(open_key, options.sign)), parse_keys(options.root, "--root"))
+    signing.roots_of(())  # what is wrong with them shall not be said when all else is done
+    return signing
 
 
 def run(call: Call) -> int:
@@ -96,6 +123,7 @@ def run(call: Call) -> int:
         environ=call.environ,
         sandbox=options.sandbox,
         recipes=options.recipes,
+        signing=_signing(options),
         **chosen,
     )
     bars = call.bars()
