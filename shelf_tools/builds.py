@@ -75,6 +75,24 @@ def _read_pointer(source: Source, key: str) -> BuildPointer | None:
         return None
 
 
+def check_form(built: Built, sourceless: bool) -> list[str]:
+    """Check that a published build is without source if that is wanted; return a note if only it is.
+
+    Raises ConflictError.
+    """
+    content = built.content
+    kinds = {file.kind for file in content.files}
+    if sourceless and any(file.path.endswith(".py") for file in content.files):
+        raise ConflictError(
+            f"{content.name}=={content.version} for {content.target} is on the shelf with its source, and "
+            "a build never changes: publish --bytecode-only to a shelf that does not have it, or another "
+            "version"
+        )
+    if not sourceless and "bytecode" in kinds and "source" not in kinds:
+        return [f"{content.name}=={content.version}: it is on the shelf without source, and is used so"]
+    return []
+
+
 def commit(
     store: Store,
     source: Source,

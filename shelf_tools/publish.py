@@ -27,7 +27,7 @@ from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
 from shelf_tools import check, pins
-from shelf_tools.builds import commit, read_build, restore
+from shelf_tools.builds import check_form, commit, read_build, restore
 from shelf_tools.collect import code_file
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
 from shelf_tools.fetch import Wheel, fetch
@@ -41,6 +41,7 @@ from shelf_tools.recipes import NAME as RECIPES
 from shelf_tools.recipes import Recipes, chosen, read_recipes
 from shelf_tools.sandbox import TRACE_LIMITS, Sandbox, open_sandbox
 from shelf_tools.signing import Signing
+from shelf_tools.sourceless import select, strip
 from shelf_tools.store import Store, open_store
 from shelf_tools.trace import Trace, trace
 from shelf_tools.trust import check_signed
@@ -67,7 +68,8 @@ class Reporter(Protocol):
 class Job:
     """What to publish, whereto, and how. ``jobs``: pins at a time.
 
-    ``recipes`` is a file; None is the one beside the requirements, if there is one.
+    ``recipes`` is a file; None is the one beside the requirements, if there is one. ``bytecode_only`` names
+    packages (``name`` or ``name==version``) that are published without source.
     """
 
     requirements: Path
@@ -81,6 +83,7 @@ class Job:
     level: int = LEVEL
     recipes: Path | None = None
     signing: Signing = field(default_factory=Signing)
+    bytecode_only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     listed = pins.read_pins(job.requirements)
     if not listed:
         raise ConfigurationError(f"{job.requirements} has no requirements")
+    sourceless = select(job.bytecode_only, (requirement.pin for requirement in listed))
     options = pins.read_options(job.requirements)
     recipes = _recipes(job)
     store = open_store(job.shelf, job.environ)
@@ -135,7 +139,7 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
         open_shelf(store)
         with ThreadPoolExecutor(max(1, job.jobs), "publish") as pool:
             outcomes = [
-                _Target(job, target, listed, options, store, source, pool, report, recipes).run()
+                _Target(job, target, listed, options, store, source, pool, report, recipes, sourceless).run()
                 for target in job.targets
             ]
     finally:
@@ -167,8 +171,9 @@ class _Target:
         pool: Executor,
         report: Reporter,
         recipes: Recipes,
+        sourceless: frozenset[Pin],
     ) -> None:
-        self._recipes = recipes
+        self._recipes, self._sourceless = recipes, sourceless
         self._job, self._target, self._options = job, target, options
         self._listed = listed
         self._wanted = pins.for_target(listed, target)
@@ -196,9 +201,12 @@ class _Target:
         there = tuple(way.pin for way in ways if way not in missing)
         return Outcome(self._target, ref, tuple(way.pin for way in missing), there)
 
-    def _look(self, way: _Pin) -> None:
+    def _look(self, way: _Pin) -> list[str]:
         way.built = read_build(self._source, way.pin, str(self._target))
         self._check_signed(way.built)
+        if way.built is not None:
+            return check_form(way.built, way.pin in self._sourceless)
+        return []
 
     def _check_signed(self, built: Built | None) -> None:
         """Check that who signs the environment vouches for a build that others may have made."""
@@ -239,6 +247,8 @@ class _Target:
         way.installed = install(
             way.wheel.path, way.pin, self._target, interpreter, sandbox, INSTALL_LIMITS, into=way.folder
         )
+        if way.pin in self._sourceless:
+            way.installed = _without_source(way.installed, self._target)
         way.content = _scan(way, self._target, notes)
         return [*way.installed.notes, *notes]
 
@@ -385,6 +395,17 @@ class _Target:
 def _named(way: _Pin, error: Exception) -> str:
     text = str(error)
     return text if str(way.pin) in text else f"{way.requirement.where}: {way.pin}: {text}"
+
+
+def _without_source(installed: Installed, target: Target) -> Installed:
+    """Return an installed tree with bytecode in place of its sources. Raises CloudImportError."""
+    if installed.code is None:
+        raise ConfigurationError(
+            f"--bytecode-only needs an interpreter of {target} on this machine to compile with: "
+            f"'uv python install {target.python[0]}.{target.python[1]}'"
+        )
+    notes = strip(installed.tree, installed.code, installed.magic, installed.notes)
+    return Installed(installed.tree, None, "", tuple(notes))
 
 
 def _scan(way: _Pin, target: Target, notes: list[str]) -> Content:

@@ -67,6 +67,13 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         help="none: no isolation, at your own risk",
     )
     make.add_argument(
+        "--bytecode-only",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="publish this package (or name==version) without source; repeatable",
+    )
+    make.add_argument(
         "--sign",
         metavar="KEYFILE",
         type=Path,
@@ -124,6 +131,7 @@ def run(call: Call) -> int:
         sandbox=options.sandbox,
         recipes=options.recipes,
         signing=_signing(options),
+        bytecode_only=tuple(options.bytecode_only),
         **chosen,
     )
     bars = call.bars()
