@@ -9,12 +9,13 @@ import hashlib
 import marshal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from cloudimport.errors import AbsentError, CloudImportError, CorruptError, FormatError
 from cloudimport.format import codec, keys
 from cloudimport.format.content import Content
 from cloudimport.format.layout import BuildPointer, Layout
-from cloudimport.format.records import Extents, Ref, canonical, sha256
+from cloudimport.format.records import Extents, Ref, canonical, parse, sha256
 from cloudimport.format.signing import build_message, is_sound
 from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
@@ -66,6 +67,19 @@ def read_build(source: Source, pin: Pin, target: str) -> Built | None:
         if sum(extents[2::3]) != file.size:
             raise FormatError(f"{source.url}/{layout_key}: {file.path} has not its {file.size} bytes there")
     return Built(content, pointer.content.digest, layout, pointer.layout.digest)
+
+
+def read_provenance(source: Source, pin: Pin, target: str) -> dict[str, Any]:
+    """Return the record of how a published build was made; an empty one if there is no build.
+
+    Raises a FetchError or FormatError.
+    """
+    key = keys.build_pointer(pin.name, pin.version, target)
+    pointer = _read_pointer(source, key)
+    if pointer is None:
+        return {}
+    whence = keys.build_prefix(pin.name, pin.version, target) + f"provenance-{pointer.provenance.digest}"
+    return parse(read_record(source, whence, pointer.provenance), "provenance", f"{source.url}/{whence}")
 
 
 def _read_pointer(source: Source, key: str) -> BuildPointer | None:

@@ -7,8 +7,6 @@ environment index and the lockfile come last.
 from __future__ import annotations
 
 import os
-import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -26,8 +24,8 @@ from cloudimport.ids import Pin, Target, normalise_name
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
-from shelf_tools import check, pins
-from shelf_tools.builds import check_form, commit, read_build, restore
+from shelf_tools import check, pins, provenance
+from shelf_tools.builds import check_form, commit, read_build, read_provenance, restore
 from shelf_tools.collect import code_file
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
 from shelf_tools.fetch import Wheel, fetch
@@ -41,7 +39,7 @@ from shelf_tools.recipes import NAME as RECIPES
 from shelf_tools.recipes import Recipes, chosen, read_recipes
 from shelf_tools.sandbox import TRACE_LIMITS, Sandbox, open_sandbox
 from shelf_tools.signing import Signing
-from shelf_tools.sourceless import select, strip
+from shelf_tools.sourceless import strip
 from shelf_tools.store import Store, open_store
 from shelf_tools.trace import Trace, trace
 from shelf_tools.trust import check_signed
@@ -69,7 +67,8 @@ class Job:
     """What to publish, whereto, and how. ``jobs``: pins at a time.
 
     ``recipes`` is a file; None is the one beside the requirements, if there is one. ``bytecode_only`` names
-    packages (``name`` or ``name==version``) that are published without source.
+    packages (``name`` or ``name==version``) that are published without source, ``require_attestation`` those
+    whose wheels must be attested (PEP 740), or ``all``.
     """
 
     requirements: Path
@@ -84,6 +83,7 @@ class Job:
     recipes: Path | None = None
     signing: Signing = field(default_factory=Signing)
     bytecode_only: tuple[str, ...] = ()
+    require_attestation: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ class _Pin:
     requirement: Requirement
     folder: Path
     wheel: Wheel | None = None
+    whence: provenance.Whence = field(default_factory=provenance.Whence)
     installed: Installed | None = None
     content: Content | None = None
     built: Built | None = None
@@ -130,8 +131,11 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     listed = pins.read_pins(job.requirements)
     if not listed:
         raise ConfigurationError(f"{job.requirements} has no requirements")
-    sourceless = select(job.bytecode_only, (requirement.pin for requirement in listed))
+    known = [requirement.pin for requirement in listed]
+    sourceless = pins.select(job.bytecode_only, known, "--bytecode-only")
     options = pins.read_options(job.requirements)
+    required = provenance.required(job.require_attestation, known)
+    examiner = provenance.Examiner(job.environ, options, required)
     recipes = _recipes(job)
     store = open_store(job.shelf, job.environ)
     source = open_source(job.shelf, SourceConfig(environ=job.environ))
@@ -139,7 +143,9 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
         open_shelf(store)
         with ThreadPoolExecutor(max(1, job.jobs), "publish") as pool:
             outcomes = [
-                _Target(job, target, listed, options, store, source, pool, report, recipes, sourceless).run()
+                _Target(
+                    job, target, listed, options, store, source, pool, report, recipes, sourceless, examiner
+                ).run()
                 for target in job.targets
             ]
     finally:
@@ -172,7 +178,9 @@ class _Target:
         report: Reporter,
         recipes: Recipes,
         sourceless: frozenset[Pin],
+        examiner: provenance.Examiner,
     ) -> None:
+        self._examiner = examiner
         self._recipes, self._sourceless = recipes, sourceless
         self._job, self._target, self._options = job, target, options
         self._listed = listed
@@ -205,6 +213,9 @@ class _Target:
         way.built = read_build(self._source, way.pin, str(self._target))
         self._check_signed(way.built)
         if way.built is not None:
+            if self._examiner.is_required(way.pin):
+                whence = read_provenance(self._source, way.pin, str(self._target))
+                self._examiner.check_published(way.pin, str(self._target), whence)
             return check_form(way.built, way.pin in self._sourceless)
         return []
 
@@ -222,6 +233,7 @@ class _Target:
                 "bytecode and in static order"
             )
         self._fetch(work, missing)
+        self._each("examine", missing, self._examine)
         self._each("install", missing, lambda way: self._install(way, interpreter, sandbox))
         self._check(ways)
         self._trace(ways, missing, interpreter, sandbox)
@@ -240,6 +252,11 @@ class _Target:
         )
         for way in missing:
             way.wheel = wheels[way.pin]
+
+    def _examine(self, way: _Pin) -> list[str]:
+        assert way.wheel is not None
+        way.whence, notes = self._examiner.examine(way.pin, way.wheel)
+        return notes
 
     def _install(self, way: _Pin, interpreter: Interpreter | None, sandbox: Sandbox) -> list[str]:
         assert way.wheel is not None
@@ -300,9 +317,9 @@ class _Target:
     def _publish(self, way: _Pin, interpreter: Interpreter | None, ways: Sequence[_Pin]) -> list[str]:
         packed = self._pack(way, ways)
         assert way.content is not None
-        provenance = self._provenance(way, interpreter)
+        whence = self._provenance(way, interpreter)
         signers = self._job.signing.signers
-        way.built = commit(self._store, self._source, way.content, packed, provenance, signers)
+        way.built = commit(self._store, self._source, way.content, packed, whence, signers)
         self._check_signed(way.built)
         for path in packed.packs:
             path.unlink()
@@ -346,20 +363,14 @@ class _Target:
     def _provenance(self, way: _Pin, interpreter: Interpreter | None) -> dict[str, Any]:
         assert way.wheel is not None
         assert way.trace is not None
-        return {
-            "format": 1,
-            "kind": "provenance",
-            "wheel": {"name": way.wheel.filename, "sha256": way.wheel.sha256, "size": way.wheel.size},
-            "sandbox": self._job.sandbox,
-            "limits": {"install": vars(INSTALL_LIMITS), "trace": vars(TRACE_LIMITS)},
-            "tools": {
-                "python": sys.version.split()[0],
-                "interpreter": str(interpreter or ""),
-                "level": self._job.level,
-            },
-            "trace": {"failed": way.trace.failed, "notes": list(way.trace.notes)},
-            "published": int(time.time()),
-        }
+        return provenance.record(
+            way.wheel,
+            way.whence,
+            self._job.sandbox,
+            {"install": INSTALL_LIMITS, "trace": TRACE_LIMITS},
+            provenance.tools(self._job.sandbox, interpreter, self._job.level),
+            {"failed": way.trace.failed, "notes": list(way.trace.notes)},
+        )
 
     def _each(self, stage: str, ways: Sequence[_Pin], work: Callable[[_Pin], Iterable[str] | None]) -> None:
         """Run a stage for every pin; all failures together. What ``work`` returns are notes."""

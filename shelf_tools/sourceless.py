@@ -11,11 +11,10 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cloudimport.errors import CloudImportError, ConfigurationError
-from cloudimport.ids import Pin
+from cloudimport.errors import CloudImportError
 from shelf_tools.collect import code_file
 
 #: PEP 552: by the source's hash, never checked, and nothing is told of the source: there is none to check.
@@ -28,26 +27,6 @@ _STAYS = ": does not compile, stays source: "
 
 class NoSourcesError(CloudImportError):
     """A package has no source that could be left out."""
-
-
-def select(names: Iterable[str], pins: Iterable[Pin]) -> frozenset[Pin]:
-    """Return the pins that ``names`` (``name`` or ``name==version``) mean.
-
-    Raises ConfigurationError, one line each, for names that are none of the pins.
-    """
-    listed = tuple(pins)
-    found: set[Pin] = set()
-    errors = []
-    for text in names:
-        wanted = Pin.parse(text) if "==" in text else None
-        name = wanted.name if wanted else Pin.of(text, "0").name
-        matching = [pin for pin in listed if (pin == wanted if wanted else pin.name == name)]
-        found.update(matching)
-        if not matching:
-            errors.append(f"--bytecode-only {text}: the requirements have no such pin")
-    if errors:
-        raise ConfigurationError("\n".join(errors))
-    return frozenset(found)
 
 
 def strip(tree: Path, code: Path, magic: str, notes: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from cloudimport.ids import Target, running_targets
 from cloudimport.settings import LOCK_NAME
 from shelf_tools.console import Call, Commands
 from shelf_tools.pack import LEVEL
+from shelf_tools.provenance import ALL
 from shelf_tools.publish import Job, publish
 from shelf_tools.recipes import NAME as RECIPES
 from shelf_tools.signing import Signing, open_key
@@ -74,6 +75,16 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         help="publish this package (or name==version) without source; repeatable",
     )
     make.add_argument(
+        "--require-attestation",
+        metavar="NAME",
+        nargs="?",
+        const=ALL,
+        action="append",
+        default=[],
+        help="refuse this package (default: all) without a publisher's attestation (PEP 740) that is right; "
+        "repeatable",
+    )
+    make.add_argument(
         "--sign",
         metavar="KEYFILE",
         type=Path,
@@ -132,6 +143,7 @@ def run(call: Call) -> int:
         recipes=options.recipes,
         signing=_signing(options),
         bytecode_only=tuple(options.bytecode_only),
+        require_attestation=tuple(options.require_attestation),
         **chosen,
     )
     bars = call.bars()
