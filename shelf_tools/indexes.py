@@ -144,7 +144,7 @@ class _Settings:
     """Of pip's configuration, what matters here."""
 
     def __init__(self, environ: Mapping[str, str], options: Sequence[str]) -> None:
-        found = dict(_pip_config(environ))
+        found = {key: value for key, value in _pip_config(environ) if value}  # as pip skips empty ones
         self.verify: bool | str = found.get("cert") or environ.get("REQUESTS_CA_BUNDLE") or True
         self.cert: str | None = found.get("client-cert") or None
         proxy = found.get("proxy", "")

@@ -1,4 +1,4 @@
-"""A Sigstore of our own, of keys that live for one test: certificates, logs, and attestations by them (PEP 740).
+"""A Sigstore of our own, of keys that live for one test: certificates, logs, attestations by them (PEP 740).
 
 It makes what the libraries check, and nothing more: one certificate authority, one certificate log (an SCT in
 each certificate, RFC 6962), one transparency log with one entry a tree.

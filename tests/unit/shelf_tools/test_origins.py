@@ -39,9 +39,10 @@ def test_the_place_that_pip_went_to(line: str, expected: Origin) -> None:
 
 def test_names_are_decoded() -> None:
     """A local version's plus sign is quoted in links."""
-    line = "2026 Found link file:///w/a%2Bb/demo-1.0%2Bcpu-py3-none-any.whl (from file:///i/demo/), version: 1.0+cpu"
-    found = origins([line], ["demo-1.0+cpu-py3-none-any.whl"])
-    assert found["demo-1.0+cpu-py3-none-any.whl"].page == "file:///i/demo/"
+    quoted, name = "demo-1.0%2Bcpu-py3-none-any.whl", "demo-1.0+cpu-py3-none-any.whl"
+    line = f"2026 Found link file:///w/a%2Bb/{quoted} (from file:///i/demo/), version: 1.0+cpu"
+    found = origins([line], [name])
+    assert found[name].page == "file:///i/demo/"
 
 
 @pytest.mark.parametrize("log", [[], ["junk\n"], ["Found link\n"], ["x Found link a (from b), version: 1\n"]])
