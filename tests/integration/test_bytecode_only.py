@@ -15,6 +15,7 @@ import pytest
 
 from cloudimport.ids import running_targets
 from tests.support.children import Ran, Runner
+from tests.support.runtimes import find_python, make_runtime
 from tests.support.shelfcommand import run_shelf
 from tests.support.wheels import build_wheel
 
@@ -95,6 +96,7 @@ class Curator:
 
     folder: Path
     wheels: Path
+    python: str = sys.executable
 
     def publish(self, *arguments: str, shelf: str = "shelf") -> Ran:
         """Publish both."""
@@ -113,7 +115,7 @@ class Curator:
             "CLOUDIMPORT_LOCK": str(self.folder / "cloudimport.lock"),
             "CLOUDIMPORT_SHELF": str(self.folder / "shelf"),
         }
-        runner = Runner(self.folder / "home")
+        runner = Runner(self.folder / "home", self.python)
         said = _run(runner, script, flags, env).ok()
         body, _, root = said.rpartition("ROOT ")
         return body.replace(root, "<root>")
@@ -140,14 +142,14 @@ def curator(wheels: Path, tmp_path: Path) -> Curator:
     return Curator(tmp_path, wheels)
 
 
-def plain_sourceless(folder: Path, wheels: Path) -> Path:
+def plain_sourceless(folder: Path, wheels: Path, python: str = sys.executable) -> Path:
     """Install with pip, compile beside the sources, delete those of the one package."""
     plain = folder / "plain"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-compile"]
     links = ["--find-links", str(wheels), "--target", str(plain)]
     subprocess.run([*pip, *links, "private==1.0", "public==1.0"], check=True)
     private = [plain / "private", plain / "alone.py"]
-    compiling = [sys.executable, "-m", "compileall", "-q", "-b", *map(str, private)]
+    compiling = [python, "-m", "compileall", "-q", "-b", *map(str, private)]
     subprocess.run(compiling, check=False, capture_output=True)  # one does not compile
     for path in (*private[0].rglob("*.py"), private[1]):
         path.unlink()
@@ -174,6 +176,22 @@ def test_as_pip_has_it_without_sources(curator: Curator) -> None:
     assert "def visible" in ours
     assert curator.run(PROGRAM, "O") == curator.run(PROGRAM, "O", plain=plain)
     assert curator.run(PROGRAM, "O", "O") == curator.run(PROGRAM, "O", "O", plain=plain)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("version", ["3.10", "3.12", "3.13"])
+def test_as_pip_has_it_on_other_interpreters(curator: Curator, version: str) -> None:
+    """So they are under every Python that a curator publishes for."""
+    python = find_python(version)
+    if python is None:
+        pytest.skip(f"there is no CPython {version} on this machine")
+    curator.python = make_runtime(version, curator.folder / "runtime")
+    target = running_targets()[0]._replace(python=(3, int(version[2:])))
+    curator.publish("--bytecode-only", "private", "--target", str(target)).ok()
+    plain = plain_sourceless(curator.folder, curator.wheels, python)
+    ours, theirs = curator.run(PROGRAM), curator.run(PROGRAM, plain=plain)
+    assert ours == theirs
+    assert "could not get source code" in ours
 
 
 def test_no_source_on_the_shelf(curator: Curator) -> None:
