@@ -50,7 +50,10 @@ def is_key(key: bytes) -> bool:
 
 
 def _decode(data: bytes) -> Point | None:
-    """Return the point that 32 bytes encode (RFC 8032, section 5.1.3), None if they are no encoding."""
+    """Return the point that 32 bytes encode (RFC 8032, section 5.1.3), None if they are no encoding.
+
+    A negative zero is left to who asks whether the point is of small order.
+    """
     if len(data) != KEY_BYTES:
         return None
     number = int.from_bytes(data, "little")
@@ -63,9 +66,7 @@ def _decode(data: bytes) -> Point | None:
         x = x * _ROOT_OF_MINUS_1 % _P
         if v * x * x % _P != u:
             return None
-    if x == 0 and sign:
-        return None
-    if x & 1 != sign:
+    if x & 1 != sign:  # for x = 0, of which there is no negative, both points are of small order
         x = _P - x
     return x, y, 1, x * y % _P
 

@@ -13,6 +13,7 @@ from cloudimport.format.records import EnvironmentPointer, requirements_digest
 from shelf_tools.signing import Signer, new_key
 from tests.support.children import Ran, Runner
 from tests.support.localwheels import PINS, make_wheels, write_requirements
+from tests.support.s3servers import S3Server
 from tests.support.shelfcommand import run_shelf
 
 PROGRAM = """
@@ -25,6 +26,7 @@ except cloudimport.SignatureError as error:
 else:
     import alpha
     print("imported", alpha.NAME, "cloudimport.format.ed25519" in sys.modules)
+    print("requests", cloudimport.stats()["requests"], file=sys.stderr)
 """
 
 
@@ -34,6 +36,7 @@ class Place:
 
     folder: Path
     env: dict[str, str]
+    url: str = ""
 
     def __post_init__(self) -> None:
         write_requirements(self.folder / "requirements.txt")
@@ -50,8 +53,8 @@ class Place:
         return self.folder / "shelf/envs" / f"{requirements_digest(PINS_AS_LINES)}.json"
 
     def shelf(self, *arguments: str) -> Ran:
-        """Run a command with the folder's shelf."""
-        return run_shelf(*arguments, "--shelf", "shelf", env=self.env, cwd=self.folder)
+        """Run a command with the shelf."""
+        return run_shelf(*arguments, "--shelf", self.url or "shelf", env=self.env, cwd=self.folder)
 
     def publish(self, *arguments: str) -> Ran:
         """Publish the list."""
@@ -59,11 +62,15 @@ class Place:
 
     def read(self, *, by_list: bool = False, **env: str) -> str:
         """Import in a fresh process with an empty cache; return what that says."""
+        return self.ran(by_list=by_list, **env).ok()
+
+    def ran(self, *, by_list: bool = False, **env: str) -> Ran:
+        """Do that; return how it ended."""
         name = "CLOUDIMPORT_REQUIREMENTS" if by_list else "CLOUDIMPORT_LOCK"
         path = self.folder / "requirements.txt" if by_list else self.lock
         home = self.folder / f"home-{len(list(self.folder.glob('home-*')))}"
-        settings = {name: str(path), "CLOUDIMPORT_SHELF": str(self.folder / "shelf"), **env}
-        return Runner(home).run(PROGRAM, env=settings, cwd=self.folder / "handler").ok()
+        settings = {name: str(path), "CLOUDIMPORT_SHELF": self.url or str(self.folder / "shelf"), **env}
+        return Runner(home).run(PROGRAM, env=settings, cwd=self.folder / "handler")
 
     def edit_lock(self, change: Callable[[dict[str, object]], object]) -> None:
         """Change the lockfile as an attacker would."""
@@ -290,3 +297,38 @@ def test_children_inherit(place: Place) -> None:
     env = {"CLOUDIMPORT_LOCK": str(place.lock), "CLOUDIMPORT_ROOT": place.keys["one"].key}
     env["CLOUDIMPORT_SHELF"] = str(place.folder / "shelf")
     assert Runner(place.folder / "home").run(program, env=env).ok() == "alpha"
+
+
+@pytest.mark.parametrize("by_list", [False, True], ids=["lock", "list"])
+def test_checking_costs_no_request(place: Place, by_list: bool) -> None:
+    """Signatures lie in what is read anyway."""
+    place.publish("--sign", "one").ok()
+    checked = place.ran(by_list=by_list, CLOUDIMPORT_ROOT=place.keys["one"].key)
+    place.edit_lock(lambda record: [record.pop(name) for name in ("roots", "signatures")])
+    unchecked = place.ran(by_list=by_list)
+    assert checked.ok() == "imported alpha True"
+    assert unchecked.ok() == "imported alpha False"
+    assert "requests" in checked.stderr
+    assert checked.stderr == unchecked.stderr
+
+
+@pytest.mark.parametrize("server", ["moto", "radosgw"])
+def test_on_s3(
+    server: str,
+    wheels: dict[str, str],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    new_bucket: Callable[[S3Server], str],
+) -> None:
+    """Pointers that others write are signed by conditional writes; readers check what comes over HTTP."""
+    s3: S3Server = request.getfixturevalue(server)
+    place = Place(tmp_path, {**wheels, **s3.environ}, f"s3://{new_bucket(s3)}/shelf")
+    one = place.keys["one"].key
+    place.publish().ok()
+    assert "is not signed" in place.read(by_list=True, CLOUDIMPORT_ROOT=one, **s3.environ)
+    assert place.shelf("key", "sign", "one").ok() == f"3 builds signed by {one}"
+    place.publish("--sign", "one").ok()
+    assert place.shelf("verify").returncode == 0
+    for by_list in (False, True):
+        said = place.read(by_list=by_list, CLOUDIMPORT_ROOT=one, **s3.environ)
+        assert said == "imported alpha True"
