@@ -23,7 +23,7 @@ from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
 from cloudimport.sources.record import read_record
-from shelf_tools.environments import read_lock, replace_lock
+from shelf_tools.environments import check_lock, read_lock, replace_lock
 from shelf_tools.signing import Signer
 from shelf_tools.store import Store, open_store
 
@@ -70,6 +70,7 @@ def publish_boot(
     or the lock is signed and none of ``signers`` has one of its keys, a FetchError or FormatError.
     """
     locked = read_lock(lock)
+    check_lock(lock, signers)
     ref = locked.targets.get(trace.target)
     if ref is None or ref.digest != trace.environment:
         raise ConfigurationError(

@@ -10,7 +10,7 @@ from cloudimport.format import keys
 from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.lock import BootRange, Lock
 from cloudimport.format.records import EnvironmentPointer, Ref, canonical, parse, requirements_digest
-from cloudimport.format.signing import environment_message, is_sound, lock_message
+from cloudimport.format.signing import environment_message, is_signed, is_sound, lock_message
 from cloudimport.ids import Target
 from cloudimport.sources.base import Source
 from cloudimport.sources.record import read_record
@@ -79,13 +79,19 @@ def write_lock(
 ) -> None:
     """Write the lockfile; targets that it has for the same requirements are kept, and boot images of indexes
     that stay the same. Raises OSError, and ConfigurationError if it is signed, changes, and nobody signs.
+
+    Who signs it vouches for all of it: of a lock that nobody he trusts has signed, targets that he has not
+    published now are an error, and its roots are not kept.
     """
+    signing = signing or Signing()
     lines = sorted(set(lines))
     kept: dict[str, Ref] = {}
     boots: dict[str, tuple[BootRange, ...]] = {}
-    old = Lock("", (), {}, {})
+    old, is_trusted = Lock("", (), {}, {}), not signing.signers
     try:
-        old = Lock.decode(path.read_text(encoding="utf-8"), str(path))
+        text = path.read_text(encoding="utf-8")
+        old = Lock.decode(text, str(path))
+        is_trusted = is_trusted or is_signed(old.signatures, signing.trusted, lambda: lock_message(text))
         if list(old.requirements) == lines and old.shelf == shelf:
             kept = old.targets
             boots = {
@@ -95,8 +101,13 @@ def write_lock(
             }
     except (OSError, UnicodeDecodeError, ConfigurationError):
         pass  # absent, or of another list: it is made anew
-    signing = signing or Signing()
-    roots = signing.roots_of(old.roots)
+    others = sorted(set(kept) - set(targets))
+    if others and not is_trusted:
+        raise ConfigurationError(
+            f"{path} has {', '.join(others)}, which no trusted key has signed: publish for them too "
+            "(--target), or remove the file"
+        )
+    roots = signing.roots_of(old.roots if is_trusted else ())
     lock = Lock(shelf, tuple(lines), {**kept, **targets}, boots, roots, old.signatures)
     replace_lock(path, lock, signing.signers)
 
@@ -107,6 +118,17 @@ def read_lock(path: Path) -> Lock:
         return Lock.decode(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
+
+
+def check_lock(path: Path, signers: Sequence[Signer]) -> None:
+    """Check that who signs a lockfile anew has signed it as it stands. Raises ConfigurationError."""
+    text = path.read_text(encoding="utf-8")
+    locked, trusted = Lock.decode(text, str(path)), [signer.key for signer in signers]
+    if signers and not is_signed(locked.signatures, trusted, lambda: lock_message(text)):
+        raise ConfigurationError(
+            f"{path} is not signed by {', '.join(key[:16] for key in trusted)} as it stands: "
+            "'shelf publish --sign KEYFILE' looks at what it signs"
+        )
 
 
 def replace_lock(path: Path, lock: Lock, signers: Sequence[Signer] = ()) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cloudimport.format.records import EnvironmentPointer, requirements_digest
+from cloudimport.ids import running_targets
 from shelf_tools.signing import Signer, new_key
 from tests.support.children import Ran, Runner
 from tests.support.localwheels import PINS, make_wheels, write_requirements
@@ -332,3 +333,35 @@ def test_on_s3(
     for by_list in (False, True):
         said = place.read(by_list=by_list, CLOUDIMPORT_ROOT=one, **s3.environ)
         assert said == "imported alpha True"
+
+
+def test_what_is_found_in_a_lock_is_not_signed_unseen(place: Place) -> None:
+    """Neither roots nor targets that somebody has put into the lockfile get the curator's signature."""
+    one, two = (place.keys[name].key for name in ("one", "two"))
+    place.publish("--sign", "one").ok()
+    whole = place.lock.read_text()
+    place.edit_lock(lambda record: record.update(roots=[two, one]))
+    place.publish("--sign", "one").ok()
+    assert json.loads(place.lock.read_text())["roots"] == [one]
+    place.lock.write_text(whole)
+    target = "cp310-manylinux_2_17_x86_64"
+    place.edit_lock(lambda record: record["targets"].update({target: {"index": ["0" * 64, 1, 1]}}))
+    refused = place.publish("--sign", "one")
+    assert refused.returncode == 1
+    assert f"cloudimport.lock has {target}, which no trusted key has signed" in refused.stderr
+    place.lock.write_text(whole)
+    trace = place.folder / "trace.json"
+    assert place.read(CLOUDIMPORT_TRACE=str(trace)) == "imported alpha True"
+    place.edit_lock(lambda record: record.update(roots=[two, one]))
+    refused = place.shelf("boot", "trace.json", "--sign", "one")
+    assert refused.returncode == 1
+    assert f"cloudimport.lock is not signed by {one[:16]} as it stands" in refused.stderr
+
+
+def test_targets_of_a_signed_lock_are_kept(place: Place) -> None:
+    """A second target joins the first in a lock that the same key has signed."""
+    other = str(running_targets()[0]._replace(glibc=(2, 17)))
+    place.publish("--sign", "one", "--target", other).ok()
+    place.publish("--sign", "one").ok()
+    assert set(json.loads(place.lock.read_text())["targets"]) == {other, str(running_targets()[0])}
+    assert place.read() == "imported alpha True"
