@@ -29,6 +29,7 @@ from cloudimport.errors import CloudImportError, ConfigurationError
 from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, Target, normalise_name, normalise_version
 from shelf_tools import process
+from shelf_tools.origins import Origin, origins
 from shelf_tools.pins import python_full_version
 
 #: Pins for one pip. Measured, 65 pins, 148 MB, 2 cores: 14.1 s with one pip, 7.3 to 8.6 s with batches
@@ -60,12 +61,13 @@ def _silent(_: object) -> None:
 
 
 class Wheel(NamedTuple):
-    """A downloaded wheel: ``size`` in bytes, ``sha256`` hexadecimal."""
+    """A downloaded wheel: ``size`` in bytes, ``sha256`` hexadecimal, ``origin`` None if pip does not say."""
 
     path: Path
     filename: str
     sha256: str
     size: int
+    origin: Origin | None = None
 
 
 class WheelError(CloudImportError):
@@ -218,7 +220,7 @@ class _Fetcher:
         argv += [f"--python-version={python_full_version(self._target)}"]
         argv += [f"--abi={abi}" for abi in (self._target.interpreter, "abi3", "none")]
         argv += [f"--platform={platform}" for platform in platforms(self._target)]
-        argv += [f"--dest={folder / 'wheels'}", f"--requirement={listed}"]
+        argv += [f"--dest={folder / 'wheels'}", f"--requirement={listed}", f"--log={folder / 'log'}"]
         # What pip skips, and why, is what an error has to tell; it says so at this level only.
         argv += ["-vv"] if len(batch) == 1 else []
         if batch[0].hashes:
@@ -239,7 +241,9 @@ class _Fetcher:
                 outcome.wheels[one.pin] = self._checked(one, found)
             except ConfigurationError as error:
                 outcome.failures[one.pin] = str(error)
-        return outcome
+        known = _origins(folder / "log", [wheel.filename for wheel in outcome.wheels.values()])
+        wheels = {pin: one._replace(origin=known.get(one.filename)) for pin, one in outcome.wheels.items()}
+        return _Outcome(wheels, outcome.failures)
 
     def _checked(self, one: Requirement, found: Mapping[Pin, Path]) -> Wheel:
         """Return the wheel in its place. Raises ConfigurationError with the reason."""
@@ -277,6 +281,14 @@ def _digests(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
             for one in hashes.values():
                 one.update(chunk)
     return {name: one.hexdigest() for name, one in hashes.items()}
+
+
+def _origins(log: Path, filenames: Sequence[str]) -> Mapping[str, Origin]:
+    try:
+        with open(log, encoding="utf-8", errors="replace") as lines:
+            return origins(lines, filenames)
+    except OSError:
+        return {}
 
 
 _HOST = re.compile(r"[a-z]+://(?:[^@/\s,]*@)?([^/\s,]+)")

@@ -31,6 +31,7 @@ class Indexes(NamedTuple):
     no_index: bool = False
     trusted_hosts: tuple[str, ...] = ()
     cert: str = ""
+    client_cert: str = ""
     proxy: str = ""
 
     def for_uv(self) -> list[str]:
@@ -91,6 +92,7 @@ def _with_options(settings: Mapping[str, str], options: Sequence[str]) -> Indexe
         no_index,
         tuple(lists["trusted-host"]),
         settings.get("cert", ""),
+        settings.get("client-cert", ""),
         settings.get("proxy", ""),
     )
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from cloudimport.errors import ConfigurationError
+from cloudimport.format.signing import parse_keys
 from cloudimport.ids import Target, normalise_name, running_targets
 from cloudimport.settings import LOCK_NAME
 from shelf_tools import limits
@@ -15,8 +16,10 @@ from shelf_tools.config import NAME as CONFIG
 from shelf_tools.config import beside, read_config
 from shelf_tools.console import Call, Commands
 from shelf_tools.pack import LEVEL
+from shelf_tools.provenance import ALL
 from shelf_tools.publish import Job, publish
 from shelf_tools.recipes import NAME as RECIPES
+from shelf_tools.signing import Signing, open_key
 
 
 def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
@@ -83,6 +86,39 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         help=f"limits and allow-sdist of every publication; default: {CONFIG} beside the requirements",
     )
     _add_limits(make)
+    make.add_argument(
+        "--bytecode-only",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="publish this package (or name==version) without source; repeatable",
+    )
+    make.add_argument(
+        "--require-attestation",
+        metavar="NAME",
+        nargs="?",
+        const=ALL,
+        action="append",
+        default=[],
+        help="refuse this package (default: all) without a publisher's attestation (PEP 740) that is right; "
+        "repeatable",
+    )
+    make.add_argument(
+        "--sign",
+        metavar="KEYFILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="sign builds, environment and lockfile ('shelf key new' makes a key); repeatable",
+    )
+    make.add_argument(
+        "--root",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="a public key that readers of the lockfile trust, and builds on the shelf may be signed by; "
+        "repeatable; default: the lockfile's, and those that sign",
+    )
     make.set_defaults(run=run)
 
 
@@ -132,6 +168,14 @@ def _level(text: str) -> int:
     return number
 
 
+def _signing(options: argparse.Namespace) -> Signing:
+    if options.root and not options.sign:
+        raise ConfigurationError("--root says who may have signed: give --sign KEYFILE too")
+    signing = Signing(tuple(map(open_key, options.sign)), parse_keys(options.root, "--root"))
+    signing.roots_of(())  # what is wrong with them shall not be said when all else is done
+    return signing
+
+
 def run(call: Call) -> int:
     """Publish a requirements file."""
     options = call.options
@@ -151,6 +195,9 @@ def run(call: Call) -> int:
         recipes=options.recipes,
         limits=limits.StageLimits.of(_given(options), config.limits),
         allow_sdist=config.allow_sdist | frozenset(map(normalise_name, options.allow_sdist)),
+        signing=_signing(options),
+        bytecode_only=tuple(options.bytecode_only),
+        require_attestation=tuple(options.require_attestation),
         **chosen,
     )
     bars = call.bars()

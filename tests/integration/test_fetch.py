@@ -17,6 +17,7 @@ import pytest
 from cloudimport.format.requirements import parse_lines
 from cloudimport.ids import Pin, Target
 from shelf_tools.fetch import Wheel, WheelError, fetch, platforms, tags
+from shelf_tools.origins import Origin
 from tests.support.wheels import build_wheel
 
 X86 = Target.parse("cp312-manylinux_2_28_x86_64")
@@ -105,14 +106,23 @@ def index(tmp_path: Path) -> Iterator[_Index]:
 
 
 def test_wheels_are_fetched_with_their_digests(index: _Index) -> None:
-    """Each pin gets its wheel, whatever the spelling of its name and version, and is reported done."""
+    """Each pin gets its wheel, whatever the spelling of its name and version, and is reported done.
+
+    Where it came from is known.
+    """
     one = _wheel(index.folder, "foo_bar", "1.0")
     two = _wheel(index.folder, "baz", "2.0.1+cpu.1")
     done: list[Pin] = []
     found = index.fetch("Foo.Bar==1", f"baz==2.0.1+cpu.1 --hash=sha256:{_sha256(two)}", on_done=done.append)
+
+    def expected(wheel: Path, name: str) -> Wheel:
+        page = f"{index.env['PIP_INDEX_URL']}{name}/"
+        origin = Origin(page + wheel.name.replace("+", "%2B"), page)
+        return Wheel(index.into / wheel.name, wheel.name, _sha256(wheel), wheel.stat().st_size, origin)
+
     assert found == {
-        Pin("foo-bar", "1"): Wheel(index.into / one.name, one.name, _sha256(one), one.stat().st_size),
-        Pin("baz", "2.0.1+cpu.1"): Wheel(index.into / two.name, two.name, _sha256(two), two.stat().st_size),
+        Pin("foo-bar", "1"): expected(one, "foo-bar"),
+        Pin("baz", "2.0.1+cpu.1"): expected(two, "baz"),
     }
     assert sorted(done) == sorted(found)
     assert sorted(path.name for path in index.into.iterdir()) == sorted([one.name, two.name])
