@@ -34,6 +34,13 @@ class Ahead:
         """Ask for what importing ``build`` needs."""
         self._fetcher.prefetch(self._wanted(self._index.prefetch(build)))
 
+    def enter(self, section: Section, module: Module) -> None:
+        """In a cold process: ask for what a module that is about to run will import."""
+        if module.code and not self._fetcher.is_near(section.block(module.code[-3])):
+            self.miss(section, module)
+        else:
+            self.follow(section, module)
+
     def miss(self, section: Section, module: Module) -> None:
         """Ask for a module whose code nothing has brought, for what it imports, and for what lies after it.
 

@@ -58,6 +58,18 @@ def test_what_a_module_imports_comes_with_it(tmp_path: Path) -> None:
         assert min(_trips(stack, "top/m1", "base/deep")) >= 1
 
 
+def test_what_is_read_ahead_grows_all_the_same(tmp_path: Path) -> None:
+    """A program that imports everything, in order, waits for ever longer reads, not for each module."""
+    shelf = MadeShelf(tmp_path / "shelf")
+    names = [f"top/m{n:02}.py" for n in range(40)]
+    files = {"top/__init__.py": "", **{name: _module(at) for at, name in enumerate(names)}}
+    graph = {name: {"top": [name]} for name in names}
+    shelf.add("top", "1", files, opened=[("top/__init__.py", True)], imports=graph)
+    with opened(shelf.url, shelf.environment(), tmp_path / "cache") as stack:
+        trips = _trips(stack, *(name[: -len(".py")] for name in names))
+    assert sum(map(bool, trips)) <= 8
+
+
 def test_a_warm_process_looks_nothing_up(tmp_path: Path) -> None:
     """Where everything is cached, nobody looks at what modules import."""
     shelf = _shelf(tmp_path / "shelf", imports=True)
