@@ -58,13 +58,15 @@ def read_indexes(env: Mapping[str, str], options: Sequence[str]) -> Indexes:
         key, _, value = line.partition("=")
         section, _, name = key.rpartition(".")
         try:
-            settings.setdefault(section, {})[name] = str(ast.literal_eval(value))
+            found = str(ast.literal_eval(value))
         except (ValueError, SyntaxError):
             continue  # a warning of pip's, not a setting
-    found: dict[str, str] = {}
+        if found:  # pip skips empty ones
+            settings.setdefault(section, {})[name] = found
+    merged: dict[str, str] = {}
     for section in _SECTIONS:
-        found.update(settings.get(section, {}))
-    return _with_options(found, options)
+        merged.update(settings.get(section, {}))
+    return _with_options(merged, options)
 
 
 def _with_options(settings: Mapping[str, str], options: Sequence[str]) -> Indexes:
