@@ -162,6 +162,7 @@ def _machine() -> dict[str, Any]:
         "commit": commit.stdout.strip()[:12],
         "round_trip": ROUND_TRIP,
         "rate": RATE,
+        "slow": SLOW,
         "tools": tools,
     }
 
