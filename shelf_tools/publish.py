@@ -29,14 +29,17 @@ from cloudimport.sources.opening import open_source
 from shelf_tools import check, pins
 from shelf_tools.builds import commit, read_build, restore
 from shelf_tools.collect import code_file
+from shelf_tools.completing import complete
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
 from shelf_tools.fetch import Wheel, fetch
 from shelf_tools.indexing import Built
+from shelf_tools.inputs import read_input
 from shelf_tools.install import INSTALL_LIMITS, Installed, install
 from shelf_tools.interpreters import Interpreter, find_interpreter
 from shelf_tools.order import arrange, follow
 from shelf_tools.pack import LEVEL, Packed, pack
 from shelf_tools.process import stop_all
+from shelf_tools.provenance import check_wheel
 from shelf_tools.recipes import NAME as RECIPES
 from shelf_tools.recipes import Recipes, chosen, read_recipes
 from shelf_tools.sandbox import TRACE_LIMITS, Sandbox, open_sandbox
@@ -65,7 +68,8 @@ class Reporter(Protocol):
 class Job:
     """What to publish, whereto, and how. ``jobs``: pins at a time.
 
-    ``recipes`` is a file; None is the one beside the requirements, if there is one.
+    ``recipes`` is a file; None is the one beside the requirements, if there is one. ``extras`` and
+    ``groups`` choose from a project's lock; ``add_missing`` adds to the requirements what they need.
     """
 
     requirements: Path
@@ -78,6 +82,9 @@ class Job:
     sandbox: str = "bubblewrap"
     level: int = LEVEL
     recipes: Path | None = None
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    add_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,10 +128,11 @@ class _Pin:
 
 def publish(job: Job, report: Reporter) -> list[Outcome]:
     """Publish a requirements file for every target. Raises CloudImportError, a stage's errors together."""
-    listed = pins.read_pins(job.requirements)
-    if not listed:
+    listed = read_input(job.requirements, job.extras, job.groups, job.environ, report.note)
+    if not listed.requirements:
         raise ConfigurationError(f"{job.requirements} has no requirements")
-    options = pins.read_options(job.requirements)
+    if job.add_missing:
+        listed = complete(job.requirements, listed, job.targets, job.environ, report.note)
     recipes = _recipes(job)
     store = open_store(job.shelf, job.environ)
     source = open_source(job.shelf, SourceConfig(environ=job.environ))
@@ -132,12 +140,12 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
         open_shelf(store)
         with ThreadPoolExecutor(max(1, job.jobs), "publish") as pool:
             outcomes = [
-                _Target(job, target, listed, options, store, source, pool, report, recipes).run()
+                _Target(job, target, listed, store, source, pool, report, recipes).run()
                 for target in job.targets
             ]
     finally:
         source.close()
-    lines = [requirement.line for requirement in listed]
+    lines = [requirement.line for requirement in listed.requirements]
     write_lock(job.lock, job.lock_shelf, lines, {str(outcome.target): outcome.index for outcome in outcomes})
     return outcomes
 
@@ -156,8 +164,7 @@ class _Target:
         self,
         job: Job,
         target: Target,
-        listed: Sequence[Requirement],
-        options: Sequence[str],
+        listed: pins.Listed,
         store: Store,
         source: Source,
         pool: Executor,
@@ -165,9 +172,9 @@ class _Target:
         recipes: Recipes,
     ) -> None:
         self._recipes = recipes
-        self._job, self._target, self._options = job, target, options
+        self._job, self._target = job, target
         self._listed = listed
-        self._wanted = pins.for_target(listed, target)
+        self._wanted = pins.wanted(listed, target)
         self._store, self._source, self._pool, self._report = store, source, pool, report
 
     def run(self) -> Outcome:
@@ -183,7 +190,7 @@ class _Target:
             ref = publish_environment(
                 self._store,
                 self._source,
-                [requirement.line for requirement in self._listed],
+                [requirement.line for requirement in self._listed.requirements],
                 self._target,
                 [way.built for way in ways if way.built],
                 self._report.note,
@@ -193,6 +200,8 @@ class _Target:
 
     def _look(self, way: _Pin) -> None:
         way.built = read_build(self._source, way.pin, str(self._target))
+        if way.built is not None:
+            check_wheel(self._source, way.requirement, self._target)
 
     def _build(self, work: Path, ways: Sequence[_Pin], missing: Sequence[_Pin]) -> None:
         sandbox = open_sandbox(self._job.sandbox)
@@ -215,7 +224,8 @@ class _Target:
             self._target,
             work / "wheels",
             env=self._job.environ,
-            options=self._options,
+            options=self._listed.options,
+            links=self._listed.links,
             jobs=self._job.jobs,
             on_done=lambda pin: self._report.step(str(pin)),
         )
@@ -325,7 +335,7 @@ class _Target:
         return {
             "format": 1,
             "kind": "provenance",
-            "wheel": {"name": way.wheel.filename, "sha256": way.wheel.sha256, "size": way.wheel.size},
+            "wheel": {"name": way.wheel.filename, "size": way.wheel.size, **way.wheel.hashes},
             "sandbox": self._job.sandbox,
             "limits": {"install": vars(INSTALL_LIMITS), "trace": vars(TRACE_LIMITS)},
             "tools": {

@@ -50,6 +50,11 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _hashes(path: Path) -> dict[str, str]:
+    data = path.read_bytes()
+    return {name: hashlib.new(name, data).hexdigest() for name in ("sha256", "sha384", "sha512")}
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     status = 0
 
@@ -111,8 +116,8 @@ def test_wheels_are_fetched_with_their_digests(index: _Index) -> None:
     done: list[Pin] = []
     found = index.fetch("Foo.Bar==1", f"baz==2.0.1+cpu.1 --hash=sha256:{_sha256(two)}", on_done=done.append)
     assert found == {
-        Pin("foo-bar", "1"): Wheel(index.into / one.name, one.name, _sha256(one), one.stat().st_size),
-        Pin("baz", "2.0.1+cpu.1"): Wheel(index.into / two.name, two.name, _sha256(two), two.stat().st_size),
+        Pin("foo-bar", "1"): Wheel(index.into / one.name, one.name, _hashes(one), one.stat().st_size),
+        Pin("baz", "2.0.1+cpu.1"): Wheel(index.into / two.name, two.name, _hashes(two), two.stat().st_size),
     }
     assert sorted(done) == sorted(found)
     assert sorted(path.name for path in index.into.iterdir()) == sorted([one.name, two.name])

@@ -1,0 +1,129 @@
+"""Where packages come from: what pip is configured for, said to uv.
+
+``shelf publish`` downloads by pip, so that pip's configuration says where packages come from; what uv
+resolves has to come from there too (docs/decisions/0020). uv's own variables (``UV_INDEX``, …) and
+arguments win over it.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from cloudimport.errors import ConfigurationError
+from shelf_tools import process
+
+#: Seconds; pip takes half a second to start, a cold disk is slower.
+_TIMEOUT = 60.0
+#: Sections of pip's configuration, the one that wins last.
+_SECTIONS = ("global", "download", ":env:")
+_TRUE = ("1", "true", "yes", "on")
+#: Variables of uv that say which indexes there are: an argument takes the place of all of a line.
+_DEFAULT_INDEX = ("UV_DEFAULT_INDEX", "UV_INDEX_URL")
+_MORE_INDEXES = ("UV_INDEX", "UV_EXTRA_INDEX_URL")
+#: Of several indexes pip takes a package's best version, uv by itself those of the first that has any.
+PIPS_STRATEGY = "unsafe-best-match"
+
+
+class Indexes(NamedTuple):
+    """What was asked for by arguments; what is empty is left to the configuration."""
+
+    index_url: str = ""
+    extra_index_urls: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    no_index: bool = False
+    keyring: str = ""
+    strategy: str = ""
+
+
+#: Nothing was asked for.
+AS_CONFIGURED = Indexes()
+
+
+class Settings(NamedTuple):
+    """What uv is started with. URLs, which may have a password in them, are in the environment."""
+
+    arguments: tuple[str, ...]
+    environ: dict[str, str]
+
+
+def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what pip is configured for (files and ``PIP_*``), by the option's name.
+
+    Raises ConfigurationError if pip cannot say so.
+    """
+    try:
+        done = process.run(
+            [sys.executable, "-I", "-m", "pip", "--no-input", "config", "list"],
+            timeout=_TIMEOUT,
+            env={**environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        )
+    except process.ProcessError as error:
+        raise ConfigurationError(f"pip cannot be asked for its configuration: {error}") from None
+    if done.returncode:
+        raise ConfigurationError(f"pip's configuration cannot be read: {done.reason()}")
+    found: dict[str, dict[str, str]] = {section: {} for section in _SECTIONS}
+    for line in done.stdout.decode("utf-8", "replace").splitlines():
+        key, separator, value = line.partition("=")
+        section, _, name = key.rpartition(".")
+        if separator and section in found:
+            found[section][name.replace("_", "-")] = str(ast.literal_eval(value))
+    return {name: value for section in _SECTIONS for name, value in found[section].items()}
+
+
+def uv_settings(environ: Mapping[str, str], asked: Indexes = AS_CONFIGURED) -> Settings:
+    """Return what uv is started with so that it finds what pip finds, with the same credentials.
+
+    Arguments win over uv's variables, those over pip's configuration. Raises ConfigurationError.
+    """
+    pip = pip_settings(environ)
+    env = dict(environ)
+    merged = _indexes(env, asked, pip)
+    _connection(env, pip)
+    links = asked.find_links or (() if env.get("UV_FIND_LINKS") else tuple(pip.get("find-links", "").split()))
+    arguments = [f"--find-links={link}" for link in links]
+    arguments += [f"--constraints={file}" for file in pip.get("constraint", "").split()]
+    if asked.no_index or pip.get("no-index", "").lower() in _TRUE:
+        arguments.append("--no-index")
+    if asked.strategy or (merged and not env.get("UV_INDEX_STRATEGY")):
+        arguments.append(f"--index-strategy={asked.strategy or PIPS_STRATEGY}")
+    keyring = asked.keyring or env.get("UV_KEYRING_PROVIDER") or pip.get("keyring-provider", "")
+    if keyring in ("import", "subprocess"):  # uv has the second way only
+        arguments.append("--keyring-provider=subprocess")
+    return Settings(tuple(arguments), env)
+
+
+def _indexes(env: dict[str, str], asked: Indexes, pip: Mapping[str, str]) -> bool:
+    """Set the indexes; return whether there are several because pip is configured for them."""
+    configured_more = not any((asked.extra_index_urls, *map(env.get, _MORE_INDEXES)))
+    rows = (
+        (_DEFAULT_INDEX, asked.index_url, pip.get("index-url", "")),
+        (_MORE_INDEXES, " ".join(asked.extra_index_urls), " ".join(pip.get("extra-index-url", "").split())),
+    )
+    for variables, wanted, configured in rows:
+        if wanted:
+            for variable in variables:
+                env.pop(variable, None)
+        if wanted or not any(env.get(variable) for variable in variables):
+            env[variables[0]] = wanted or configured
+        if not env.get(variables[0]):
+            env.pop(variables[0], None)
+    return configured_more and _MORE_INDEXES[0] in env
+
+
+def _connection(env: dict[str, str], pip: Mapping[str, str]) -> None:
+    """Set certificates, proxy and time limit as pip has them."""
+    bundle = pip.get("cert") or env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE")
+    if bundle and not env.get("SSL_CERT_FILE"):
+        env["SSL_CERT_FILE"] = bundle
+    if not env.get("SSL_CERT_FILE"):  # pip trusts what the system trusts; the newer and the older name
+        env.setdefault("UV_SYSTEM_CERTS", "true")
+        env.setdefault("UV_NATIVE_TLS", "true")
+    for name, variable in (("trusted-host", "UV_INSECURE_HOST"), ("proxy", "ALL_PROXY")):
+        if pip.get(name) and not env.get(variable):
+            env[variable] = " ".join(pip[name].split())
+    for name in ("timeout", "default-timeout"):
+        if pip.get(name, "").isdigit():
+            env.setdefault("UV_HTTP_TIMEOUT", pip[name])
