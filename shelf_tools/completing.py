@@ -14,6 +14,7 @@ from pathlib import Path
 from cloudimport.errors import ConfigurationError
 from cloudimport.format import requirements as files
 from cloudimport.ids import Target
+from shelf_tools.check import Report
 from shelf_tools.indexes import uv_settings
 from shelf_tools.inputs import is_requirements_file
 from shelf_tools.markers import exactly
@@ -57,6 +58,13 @@ def complete(
         marker = f" ; {line.marker}" if line.marker else ""
         note(f"{path}: added {line.text}{marker}, needed by {', '.join(line.via)}")
     return read_list(path)
+
+
+def advice(found: Report, path: Path) -> str:
+    """Return a line to follow those of what a list lacks, if that can be added to it, else ""."""
+    if is_requirements_file(path) and any(one.installed is None for one in found.missing):
+        return f"\n--add-missing resolves what is missing and adds it to {path}"
+    return ""
 
 
 def _query(listed: Listed, target: Target, environ: Mapping[str, str], work: Path) -> Query:

@@ -359,9 +359,15 @@ def _unreachable(said: str) -> str:
 
 
 def _refused(link: Link, finished: process.Finished) -> str:
-    """Return that the server of a link does not give it out, or ""."""
-    status = _STATUS.search(_said(finished))
-    return f"{_CREDENTIALS.sub('', link.url)} cannot be fetched (HTTP {status[1]})" if status else ""
+    """Return that the server of a link does not give it out, or cannot be reached, or ""."""
+    said = _said(finished)
+    status, cause = _STATUS.search(said), _CAUSE.search(said)
+    if _GOT.search(said) or not (status or cause):
+        return ""
+    why = (
+        f"HTTP {status[1]}" if status else next(filter(None, cause.groups())).strip().lower() if cause else ""
+    )
+    return f"{_CREDENTIALS.sub('', link.url)} cannot be fetched ({why})"
 
 
 def explain(one: Requirement, target: Target, finished: process.Finished) -> str:

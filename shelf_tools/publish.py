@@ -29,7 +29,7 @@ from cloudimport.sources.opening import open_source
 from shelf_tools import check, pins
 from shelf_tools.builds import commit, read_build, restore
 from shelf_tools.collect import code_file
-from shelf_tools.completing import complete
+from shelf_tools.completing import advice, complete
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
 from shelf_tools.fetch import Wheel, fetch
 from shelf_tools.indexing import Built
@@ -246,7 +246,7 @@ class _Target:
         for note in found.notes:
             self._report.note(note)
         if found.missing:
-            raise ConfigurationError(check.explain(found.missing))
+            raise ConfigurationError(check.explain(found.missing) + advice(found, self._job.requirements))
 
     def _trace(
         self, ways: Sequence[_Pin], missing: Sequence[_Pin], interpreter: Interpreter | None, sandbox: Sandbox

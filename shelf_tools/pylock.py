@@ -48,7 +48,9 @@ def read_pylock(
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: is not TOML: {error}") from None
     except PylockValidationError as error:
-        raise ConfigurationError(f"{path}: is not a lock file of PEP 751: {error}") from None
+        raise ConfigurationError(
+            f"{path}: is not a lock file of PEP 751: {' '.join(str(error).split())}"
+        ) from None
     places = _places("" if exported else text, path, len(lock.packages))
     reader = _Reader(lock, path, places, extras, groups)
     found = [one for at, package in enumerate(lock.packages) for one in reader.package(at, package)]

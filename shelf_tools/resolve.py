@@ -143,25 +143,23 @@ def merge(found: Mapping[Target, Sequence[Found]]) -> list[Line]:
     Raises ConfigurationError with a line for each pin that differs where no marker can tell.
     """
     variants: dict[str, dict[str, dict[Target, Found]]] = {}
-    for target, pins in found.items():
-        for pin in pins:
+    for target in sorted(found):
+        for pin in found[target]:
             variants.setdefault(pin.name, {}).setdefault(pin.text, {})[target] = pin
     lines: list[Line] = []
     errors: list[str] = []
-    for name in sorted(variants):
-        for text, whose in variants[name].items():
+    for name, texts in sorted(variants.items()):
+        for text, whose in texts.items():
             try:
                 marker = telling(whose.keys(), found)
             except AlikeError as error:
-                other = next(
-                    (t for t, there in variants[name].items() if error.other in there), "nothing of it"
-                )
+                other = next((t for t, there in texts.items() if error.other in there), "nothing of it")
                 errors.append(_alike(text, other, error))
                 break
             lines.append(Line(name, text, marker, _joined(whose, "hashes"), _joined(whose, "via")))
     if errors:
         raise ConfigurationError("\n".join(errors))
-    return lines
+    return sorted(lines, key=lambda line: (line.name, line.marker))
 
 
 def _joined(whose: Mapping[Target, Found], field: str) -> tuple[str, ...]:
