@@ -60,11 +60,11 @@ def complete(
     return read_list(path)
 
 
-def advice(found: Report, path: Path) -> str:
-    """Return a line to follow those of what a list lacks, if that can be added to it, else ""."""
+def advice(found: Report, path: Path) -> list[str]:
+    """Return a note for a list that lacks something that can be added to it."""
     if is_requirements_file(path) and any(one.installed is None for one in found.missing):
-        return f"\n--add-missing resolves what is missing and adds it to {path}"
-    return ""
+        return [f"--add-missing resolves what is missing and adds it to {path}"]
+    return []
 
 
 def _query(listed: Listed, target: Target, environ: Mapping[str, str], work: Path) -> Query:

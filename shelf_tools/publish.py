@@ -243,10 +243,10 @@ class _Target:
 
     def _check(self, ways: Sequence[_Pin]) -> None:
         found = check.check({way.pin: way.known for way in ways}, self._wanted, self._target)
-        for note in found.notes:
+        for note in (*found.notes, *advice(found, self._job.requirements)):
             self._report.note(note)
         if found.missing:
-            raise ConfigurationError(check.explain(found.missing) + advice(found, self._job.requirements))
+            raise ConfigurationError(check.explain(found.missing))
 
     def _trace(
         self, ways: Sequence[_Pin], missing: Sequence[_Pin], interpreter: Interpreter | None, sandbox: Sandbox
