@@ -13,7 +13,7 @@ import re
 import shutil
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,11 +38,11 @@ _SUFFIXES = (".tar.gz", ".zip")
 
 
 class Sdist(NamedTuple):
-    """A downloaded source distribution: ``size`` in bytes, ``sha256`` hexadecimal."""
+    """A downloaded source distribution: ``size`` in bytes; ``hashes`` by algorithm, hexadecimal."""
 
     path: Path
     filename: str
-    sha256: str
+    hashes: Mapping[str, str]
     size: int
 
 
@@ -75,7 +75,7 @@ def fetch_sdist(one: Requirement, indexes: Indexes, into: Path) -> Sdist:
         allowed = " or ".join(value.partition(":")[2] for value in one.hashes)
         got = hashes[one.hashes[0].partition(":")[0]]
         raise SdistError(f"{path.name} does not have the hash in the list: expected {allowed}, got {got}")
-    return Sdist(path, path.name, hashes["sha256"], path.stat().st_size)
+    return Sdist(path, path.name, hashes, path.stat().st_size)
 
 
 def _plain(text: str) -> str:
