@@ -12,6 +12,7 @@ from shelf_tools.console import Call, Commands
 from shelf_tools.pack import LEVEL
 from shelf_tools.publish import Job, publish
 from shelf_tools.recipes import NAME as RECIPES
+from shelf_tools.workers import KINDS, check_kind
 
 
 def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
@@ -63,6 +64,22 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         default="bubblewrap",
         help="none: no isolation, at your own risk",
     )
+    make.add_argument(
+        "--executor",
+        metavar="E",
+        default=KINDS[0],
+        help=f"where the work is done: {', '.join(KINDS)} (of this machine), or dask=tcp://host:8786; "
+        f"default: {KINDS[0]}",
+    )
+    make.add_argument(
+        "--python",
+        metavar="FILE",
+        action="append",
+        default=[],
+        type=Path,
+        help="an interpreter that compiles and traces for the targets of its version; repeatable; default: "
+        "what uv and pyenv have",
+    )
     make.set_defaults(run=run)
 
 
@@ -96,6 +113,8 @@ def run(call: Call) -> int:
         environ=call.environ,
         sandbox=options.sandbox,
         recipes=options.recipes,
+        executor=check_kind(options.executor),
+        pythons=tuple(path.absolute() for path in options.python),
         **chosen,
     )
     bars = call.bars()

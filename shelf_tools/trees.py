@@ -1,0 +1,159 @@
+"""Installed trees of a publish, made where they are missing: by one task at a time, whole or not at all."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from cloudimport.format.records import sha256
+from cloudimport.format.requirements import Requirement
+from cloudimport.ids import Pin
+from cloudimport.sources.base import Source
+from shelf_tools.builds import read_build, restore
+from shelf_tools.errand import Errand, environ_of, interpreter_of, sandbox_called
+from shelf_tools.fetch import Wheel, fetch
+from shelf_tools.install import INSTALL_LIMITS, Installed, install
+from shelf_tools.workfolder import work_folder
+
+#: Beside a tree: the magic number of its bytecode.
+_MAGIC = "magic"
+
+
+class Making(NamedTuple):
+    """Where a pin's tree lies; ``into``: where it is to be made, None if it is there."""
+
+    folder: Path
+    into: Path | None
+
+
+class Clock:
+    """Adds up wall time by stage, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Count the time of a ``with`` block."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+
+
+def install_pin(
+    errand: Errand, requirement: Requirement, wheel: Wheel | None, into: Path, clock: Clock, notes: list[str]
+) -> Wheel:
+    """Install a pin below ``into``; return its wheel."""
+    pin = requirement.pin
+    interpreter, sandbox = interpreter_of(errand), sandbox_called(errand.sandbox)
+    with tempfile.TemporaryDirectory(dir=into, prefix="wheel-") as folder:
+        if wheel is None or not wheel.path.is_file():
+            with clock("fetch"):
+                wheel = _fetch(errand, requirement, Path(folder))
+        with clock("install"):
+            done = install(wheel.path, pin, errand.target, interpreter, sandbox, INSTALL_LIMITS, into=into)
+    (into / _MAGIC).write_text(done.magic)
+    notes += done.notes
+    return wheel
+
+
+def _fetch(errand: Errand, requirement: Requirement, into: Path) -> Wheel:
+    environ, options = environ_of(errand), errand.options
+    found = fetch([requirement], errand.target, into, env=environ, options=options, jobs=1)
+    return found[requirement.pin]
+
+
+@contextmanager
+def making(errand: Errand, pin: Pin, *, anew: bool = False) -> Iterator[Making]:
+    """Give a folder to make a pin's tree in, which takes its place at the end; one makes it at a time.
+
+    ``anew``: what is there is no use, since nobody knows what was said of it.
+    """
+    place = _place(errand)
+    folder = place / f"{pin.name}-{sha256(str(pin).encode())[:12]}"
+    with _locked(place / f"{folder.name}.lock"):
+        if folder.is_dir() and not anew:
+            yield Making(folder, None)
+            return
+        with tempfile.TemporaryDirectory(dir=place, prefix="making-", ignore_cleanup_errors=True) as made:
+            into = Path(made, "new")
+            into.mkdir()
+            yield Making(folder, into)
+            if folder.is_dir():
+                os.replace(folder, Path(made, "old"))
+            os.replace(into, folder)
+
+
+def tree_of(
+    errand: Errand, requirement: Requirement, wheel: Wheel | None, source: Source | None = None
+) -> Installed:
+    """Return a pin's installed tree: the one that is here, one from the shelf (``source``), or a new one."""
+    with making(errand, requirement.pin) as made:
+        if made.into is not None:
+            built = read_build(source, requirement.pin, str(errand.target)) if source else None
+            if built is not None and source is not None:
+                restore(source, built, made.into)
+                (made.into / _MAGIC).write_text(built.layout.magic)
+            else:
+                install_pin(errand, requirement, wheel, made.into, Clock(), [])
+    code = made.folder / "code"
+    magic = (made.folder / _MAGIC).read_text()
+    return Installed(made.folder / "tree", code if code.is_dir() else None, magic, ())
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock among threads and processes; the kernel drops it when its holder dies."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+#: Folders of runs on a machine that does not see the curator's, and what removes them.
+_folders: dict[str, tuple[Path, ExitStack]] = {}
+_guard = threading.Lock()
+
+
+def _place(errand: Errand) -> Path:
+    """Return the folder for an errand's trees."""
+    place = errand.folder or _own_folder(errand.run)
+    place = place / str(errand.target)
+    place.mkdir(exist_ok=True)
+    return place
+
+
+def _own_folder(run: str) -> Path:
+    with _guard:
+        if run not in _folders:
+            stack = ExitStack()
+            _folders[run] = stack.enter_context(work_folder("worker")), stack
+        return _folders[run][0]
+
+
+@atexit.register
+def _release_all() -> None:
+    for run in list(_folders):
+        with contextlib.suppress(OSError):
+            release(run)
+
+
+def release(run: str) -> None:
+    """Remove what a run has left on this machine."""
+    with _guard:
+        stack = _folders.pop(run, (None, None))[1]
+    if stack is not None:
+        stack.close()
