@@ -11,6 +11,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,7 +40,7 @@ from shelf_tools.recipes import Recipes, read_recipes
 from shelf_tools.stages import Facts, Failed, Finished, Order, Prepared, finish, prepare, survey, version
 from shelf_tools.store import Store, open_store
 from shelf_tools.trees import release
-from shelf_tools.workers import KINDS, Ran, Workers, open_workers
+from shelf_tools.workers import KINDS, Ran, WorkerError, Workers, open_workers
 from shelf_tools.workfolder import work_folder
 
 #: Notes that are handed on for one pin and stage: a hostile wheel could have one for each of its files.
@@ -233,7 +234,8 @@ class _Target:
             self._finish(errand, ways, missing)
         finally:
             if not self._workers.shares_files:
-                self._workers.everywhere(release, errand.run)
+                with suppress(WorkerError):
+                    self._workers.everywhere(release, errand.run)
 
     def _errand(self, work: Path) -> Errand:
         """Return what all tasks have in common, with what the workers have found where they run."""
@@ -382,7 +384,6 @@ class _Target:
                 self._report.step(str(pin))
         except BaseException:  # what runs works in folders that are about to go
             self._workers.stop()
-            self._workers.close()
             raise
         _raise(errors, [way for way, _ in tasks.values()])
 

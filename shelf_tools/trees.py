@@ -11,9 +11,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from cloudimport.errors import CloudImportError
 from cloudimport.format.records import sha256
 from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin
@@ -123,37 +125,59 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-#: Folders of runs on a machine that does not see the curator's, and what removes them.
-_folders: dict[str, tuple[Path, ExitStack]] = {}
+#: Seconds after which a run that nobody has released is over: no task takes that long without a tree.
+_IDLE = 6 * 3600.0
+
+
+@dataclass
+class _Place:
+    """A run's folder on a machine that does not see the curator's, and what removes it."""
+
+    folder: Path
+    stack: ExitStack
+    used: float
+
+
+_places: dict[str, _Place] = {}
+_released: set[str] = set()
 _guard = threading.Lock()
 
 
 def _place(errand: Errand) -> Path:
     """Return the folder for an errand's trees."""
-    place = errand.folder or _own_folder(errand.run)
-    place = place / str(errand.target)
+    place = (errand.folder or _own_folder(errand.run)) / str(errand.target)
     place.mkdir(exist_ok=True)
     return place
 
 
 def _own_folder(run: str) -> Path:
+    """Return this process's folder for a run. Raises CloudImportError if the run is over."""
+    now = time.monotonic()
     with _guard:
-        if run not in _folders:
+        if run in _released:
+            raise CloudImportError("its publish was given up")
+        forgotten = [one for one, place in _places.items() if one != run and now - place.used > _IDLE]
+        if run not in _places:
             stack = ExitStack()
-            _folders[run] = stack.enter_context(work_folder("worker")), stack
-        return _folders[run][0]
+            _places[run] = _Place(stack.enter_context(work_folder("worker")), stack, now)
+        _places[run].used = now
+        folder = _places[run].folder
+    for one in forgotten:  # the curator's process was killed
+        release(one)
+    return folder
+
+
+def release(run: str) -> None:
+    """Remove what a run has left on this machine; nothing more is done for it."""
+    with _guard:
+        place = _places.pop(run, None)
+        _released.add(run)
+    if place is not None:
+        place.stack.close()
 
 
 @atexit.register
 def _release_all() -> None:
-    for run in list(_folders):
+    for run in list(_places):
         with contextlib.suppress(OSError):
             release(run)
-
-
-def release(run: str) -> None:
-    """Remove what a run has left on this machine."""
-    with _guard:
-        stack = _folders.pop(run, (None, None))[1]
-    if stack is not None:
-        stack.close()

@@ -68,12 +68,13 @@ class Workers(Protocol):
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """Run a function once on every worker; return what it returned by the worker's name.
 
-        Workers that are all alike are asked once.
+        Workers that are all alike are asked once; one that is lost meanwhile is left out. Raises WorkerError
+        if none is left.
         """
         ...
 
     def stop(self) -> None:
-        """End what runs, as far as it is this process's: called when a publish is interrupted."""
+        """End what runs, as far as it is this machine's, and wait for that: when a publish is interrupted."""
         ...
 
     def close(self) -> None:
@@ -158,15 +159,15 @@ class _Pool:
         if self._hold is not None:
             self._hold.close()
         stop_all()
+        self.close()
 
     def close(self) -> None:
         """Wait for what runs; nothing else begins."""
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
-        self._executor = None
         if self._hold is not None:
             self._hold.close()
-        self._hold = None
+        self._executor = self._hold = None
 
 
 def _some(keys: Mapping[K, Any]) -> str:
@@ -230,11 +231,10 @@ class _Cluster:
                     _located, function, arguments, pure=False, priority=-priority, **where
                 )
                 running[future] = key
-            for future in self._dask.as_completed(running):
+            for future in self._dask.as_completed(running, loop=self._client.loop):
                 yield running[future], Ran(*self._result(name, future, running[future]))
         finally:
-            # A task that runs goes on to its end: what it leaves is whole, and of use to the next publish.
-            self._client.cancel(list(running))
+            self._client.cancel(list(running))  # one that runs goes on, to its end or until it is released
 
     def _result(self, name: str, future: Any, key: object) -> tuple[Any, str]:
         try:
@@ -250,7 +250,10 @@ class _Cluster:
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """See ``Workers.everywhere``."""
-        return dict(self._client.run(function, *arguments))
+        found = dict(self._client.run(function, *arguments, on_error="ignore"))
+        if not found:
+            raise WorkerError(f"no worker of the Dask cluster at {self._address} answers: publish again")
+        return found
 
     def stop(self) -> None:
         """Nothing here: tasks that run on a cluster go on to their end."""
