@@ -350,14 +350,20 @@ class _Target:
         self._tasks("publish", finish, {way.pin: (way, (errand, order(way))) for way in largest}, take)
 
     def _point(self, done: Finished, worker: str) -> Built:
+        """Make visible what a worker has uploaded; it may mean another shelf by the same name."""
+        store, source, content = self._run.store, self._run.source, done.built.content
+        lost = (
+            f"what {worker or 'this machine'} uploaded is not on {store.url}: does it use another endpoint?"
+        )
         if done.pointer is None:
-            return done.built
+            found = read_build(source, Pin(content.name, content.version), content.target)
+            if found is None:
+                raise ConfigurationError(lost)
+            return found
         try:
-            return point(self._run.store, self._run.source, done.built, done.pointer)
+            return point(store, source, done.built, done.pointer)
         except AbsentError as error:
-            raise ConfigurationError(
-                f"what {worker or 'was'} uploaded is not on {self._run.store.url}: {error}"
-            ) from error
+            raise ConfigurationError(lost) from error
 
     def _tasks(
         self,

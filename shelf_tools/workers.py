@@ -25,7 +25,7 @@ _DASK = "dask="
 #: How often workers may die while a task runs until it is given up: as Dask's ``allowed-failures``.
 _DEATHS = 3
 #: Seconds for a Dask scheduler to answer, and for a first worker to be there.
-_PATIENCE = 30
+_PATIENCE = 15
 
 K = TypeVar("K")
 
