@@ -31,7 +31,7 @@ from shelf_tools.borrow import Donor, Names, best, borrow
 from shelf_tools.builds import point, read_build, targets_of
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
 from shelf_tools.errand import Errand
-from shelf_tools.fetch import Wheel, fetch
+from shelf_tools.fetch import BATCH, Wheel, fetch
 from shelf_tools.indexing import Built
 from shelf_tools.interpreters import check_given, find_interpreter, runs_here
 from shelf_tools.pack import LEVEL
@@ -40,11 +40,13 @@ from shelf_tools.recipes import Recipes, read_recipes
 from shelf_tools.stages import Facts, Failed, Finished, Order, Prepared, finish, prepare, survey, version
 from shelf_tools.store import Store, open_store
 from shelf_tools.trees import release
-from shelf_tools.workers import KINDS, Ran, WorkerError, Workers, open_workers
+from shelf_tools.workers import KINDS, WorkerError, Workers, open_workers
 from shelf_tools.workfolder import work_folder
 
 #: Notes that are handed on for one pin and stage: a hostile wheel could have one for each of its files.
 _MOST_NOTES = 20
+#: Tasks for each worker at the least, so that one that is late at the end is late by little.
+_ROUNDS = 4
 
 
 class Reporter(Protocol):
@@ -275,14 +277,22 @@ class _Target:
             way.wheel = wheels[way.pin]
 
     def _prepare(self, errand: Errand, missing: Sequence[_Pin]) -> None:
-        def take(way: _Pin, ran: Ran) -> Iterable[str]:
-            done: Prepared = ran.value
-            way.wheel, way.content, way.worker = done.wheel, done.content, ran.worker
+        def take(way: _Pin, done: Prepared, worker: str) -> Iterable[str]:
+            way.wheel, way.content, way.worker = done.wheel, done.content, worker
             return done.notes
 
         # The large ones first: one that comes last would keep one worker busy and the others not.
         largest = sorted(missing, key=lambda way: -(way.wheel.size if way.wheel else 0))
-        self._tasks("install", prepare, {w.pin: (w, (errand, w.requirement, w.wheel)) for w in largest}, take)
+        size = 1
+        if not self._workers.shares_files:  # each fetches: as many with one pip as leaves all of them busy
+            size = max(1, min(BATCH, len(missing) // (_ROUNDS * self._workers.parallel)))
+        batches = [largest[at : at + size] for at in range(0, len(largest), size)]
+        self._tasks(
+            "install",
+            prepare,
+            [(ways, (errand, [(w.requirement, w.wheel) for w in ways])) for ways in batches],
+            take,
+        )
 
     def _check(self, ways: Sequence[_Pin]) -> None:
         found = check.check({way.pin: way.known for way in ways}, self._wanted, self._target)
@@ -341,13 +351,18 @@ class _Target:
                 way.donor.traced if way.donor else "",
             )
 
-        def take(way: _Pin, ran: Ran) -> Iterable[str]:
-            done: Finished = ran.value
-            way.built = self._point(done, ran.worker)
+        def take(way: _Pin, done: Finished, worker: str) -> Iterable[str]:
+            way.built = self._point(done, worker)
             return done.notes
 
-        largest = sorted(missing, key=lambda way: -sum(file.size for file in way.known.files))
-        self._tasks("publish", finish, {way.pin: (way, (errand, order(way))) for way in largest}, take)
+        def place(task: tuple[_Pin, Order]) -> tuple[int, int]:
+            # Where trees are not shared, what others depend on comes first: they take it from the shelf then.
+            way, its = task
+            needs = 0 if self._workers.shares_files else len(its.needs)
+            return needs, -sum(file.size for file in way.known.files)
+
+        orders = sorted(((way, order(way)) for way in missing), key=place)
+        self._tasks("publish", finish, [([way], (errand, its)) for way, its in orders], take)
 
     def _point(self, done: Finished, worker: str) -> Built:
         """Make visible what a worker has uploaded; it may mean another shelf by the same name."""
@@ -369,29 +384,39 @@ class _Target:
         self,
         stage: str,
         function: Callable[..., Any],
-        tasks: Mapping[Pin, tuple[_Pin, tuple[Any, ...]]],
-        take: Callable[[_Pin, Ran], Iterable[str]],
+        tasks: Sequence[tuple[Sequence[_Pin], tuple[Any, ...]]],
+        take: Callable[[_Pin, Any, str], Iterable[str]],
     ) -> None:
-        """Have workers run a task for each pin; all failures together. What ``take`` returns are notes."""
-        self._report.stage(stage, len(tasks))
+        """Have workers run tasks, each for some pins; all failures together.
+
+        ``take`` gets each pin's result, and the name of the worker; what it returns are notes.
+        """
+        self._report.stage(stage, sum(len(ways) for ways, _ in tasks))
+        named = {", ".join(str(way.pin) for way in ways): (ways, arguments) for ways, arguments in tasks}
+        arguments = {name: arguments for name, (_, arguments) in named.items()}
+        prefer = {name: ways[0].worker for name, (ways, _) in named.items() if ways[0].worker}
         errors: dict[Pin, str] = {}
-        prefer = {pin: way.worker for pin, (way, _) in tasks.items() if way.worker}
-        arguments = {pin: arguments for pin, (_, arguments) in tasks.items()}
         try:
-            for pin, ran in self._workers.each(stage, function, arguments, prefer):
-                way = tasks[pin][0]
-                try:
-                    if isinstance(ran.value, Failed):
-                        raise PublishError(ran.value.text)
-                    self._notes(way, list(take(way, ran)))
-                    self._seconds.update(ran.value.seconds)
-                except (CloudImportError, OSError) as error:
-                    errors[pin] = _named(way, error)
-                self._report.step(str(pin))
+            for name, ran in self._workers.each(stage, function, arguments, prefer):
+                ways = named[name][0]
+                for way, value in zip(ways, ran.value, strict=True):
+                    try:
+                        self._take(way, value, ran.worker, take)
+                    except (CloudImportError, OSError) as error:
+                        errors[way.pin] = _named(way, error)
+                    self._report.step(str(way.pin))
         except BaseException:  # what runs works in folders that are about to go
             self._workers.stop()
             raise
-        _raise(errors, [way for way, _ in tasks.values()])
+        _raise(errors, [way for ways, _ in tasks for way in ways])
+
+    def _take(
+        self, way: _Pin, value: Any, worker: str, take: Callable[[_Pin, Any, str], Iterable[str]]
+    ) -> None:
+        if isinstance(value, Failed):
+            raise PublishError(value.text)
+        self._notes(way, list(take(way, value, worker)))
+        self._seconds.update(value.seconds)
 
     def _each(self, stage: str, ways: Sequence[_Pin], work: Callable[[_Pin], None]) -> None:
         """Do for every pin, in threads, what is mostly waiting for the shelf; all failures together."""

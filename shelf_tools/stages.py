@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +25,11 @@ from cloudimport.format.content import Content
 from cloudimport.format.layout import BuildPointer
 from cloudimport.format.records import sha256
 from cloudimport.format.requirements import Requirement
+from cloudimport.ids import Pin
 from shelf_tools.builds import read_build, upload
 from shelf_tools.collect import code_file
 from shelf_tools.errand import Errand, interpreter_for, interpreter_of, sandbox_called, shelf_of
-from shelf_tools.fetch import Wheel
+from shelf_tools.fetch import Wheel, WheelError
 from shelf_tools.indexing import Built
 from shelf_tools.install import INSTALL_LIMITS, Installed
 from shelf_tools.interpreters import Interpreter, runs_here
@@ -38,7 +40,7 @@ from shelf_tools.sandbox import TRACE_LIMITS
 from shelf_tools.scan import scan
 from shelf_tools.tops import inner_modules, top_level
 from shelf_tools.trace import Trace, trace
-from shelf_tools.trees import Clock, install_pin, making, tree_of
+from shelf_tools.trees import Clock, fetch_wheels, install_pin, making, place_of, tree_of
 
 
 @dataclass(frozen=True)
@@ -110,24 +112,39 @@ def survey(errand: Errand) -> Facts:
     return Facts(version(), magic, bool(magic) and runs_here(errand.target), problem)
 
 
-def prepare(errand: Errand, requirement: Requirement, wheel: Wheel | None) -> Prepared | Failed:
-    """Fetch a pin's wheel, unless there is one, install it, and look through what that gives."""
+def prepare(errand: Errand, wanted: Sequence[tuple[Requirement, Wheel | None]]) -> list[Prepared | Failed]:
+    """Fetch wheels, unless they are there, install each, and look through what that gives."""
+    with tempfile.TemporaryDirectory(dir=place_of(errand), prefix="wheels-") as folder:
+        wheels, seconds = _fetch(errand, [one for one, wheel in wanted if wheel is None], Path(folder))
+        found: list[Prepared | Failed] = []
+        for requirement, wheel in wanted:
+            clock = Clock({"fetch": seconds / len(wanted)})
+            try:
+                found.append(_prepare(errand, requirement, wheel or wheels.get(requirement.pin), clock))
+            except (CloudImportError, OSError) as error:
+                found.append(Failed(str(error)))
+    return found
+
+
+def _fetch(errand: Errand, wanted: Sequence[Requirement], into: Path) -> tuple[Mapping[Pin, Wheel], float]:
+    """Return wheels by one pip for all, and the seconds that took; none if one is missing: then each is asked
+    for by itself, so that each has its own error.
+    """
+    began, wheels = time.perf_counter(), {}
+    with suppress(WheelError):
+        wheels = fetch_wheels(errand, wanted, into) if wanted else {}
+    return wheels, time.perf_counter() - began
+
+
+def finish(errand: Errand, order: Order) -> list[Finished | Failed]:
+    """Trace a prepared pin, lay its bytes down in that order, and upload them; one result."""
     try:
-        return _prepare(errand, requirement, wheel)
+        return [_finish(errand, order)]
     except (CloudImportError, OSError) as error:
-        return Failed(str(error))
+        return [Failed(str(error))]
 
 
-def finish(errand: Errand, order: Order) -> Finished | Failed:
-    """Trace a prepared pin, lay its bytes down in that order, and upload them."""
-    try:
-        return _finish(errand, order)
-    except (CloudImportError, OSError) as error:
-        return Failed(str(error))
-
-
-def _prepare(errand: Errand, requirement: Requirement, wheel: Wheel | None) -> Prepared:
-    clock = Clock()
+def _prepare(errand: Errand, requirement: Requirement, wheel: Wheel | None, clock: Clock) -> Prepared:
     notes: list[str] = []
     with making(errand, requirement.pin, anew=True) as made:
         assert made.into is not None

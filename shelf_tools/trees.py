@@ -9,10 +9,11 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from cloudimport.errors import CloudImportError
@@ -40,8 +41,8 @@ class Making(NamedTuple):
 class Clock:
     """Adds up wall time by stage, in seconds."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, seconds: Mapping[str, float] = MappingProxyType({})) -> None:
+        self.seconds = dict(seconds)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -62,7 +63,7 @@ def install_pin(
     with tempfile.TemporaryDirectory(dir=into, prefix="wheel-") as folder:
         if wheel is None or not wheel.path.is_file():
             with clock("fetch"):
-                wheel = _fetch(errand, requirement, Path(folder))
+                wheel = fetch_wheels(errand, [requirement], Path(folder))[pin]
         with clock("install"):
             done = install(wheel.path, pin, errand.target, interpreter, sandbox, INSTALL_LIMITS, into=into)
     (into / _MAGIC).write_text(done.magic)
@@ -70,10 +71,10 @@ def install_pin(
     return wheel
 
 
-def _fetch(errand: Errand, requirement: Requirement, into: Path) -> Wheel:
+def fetch_wheels(errand: Errand, wanted: Sequence[Requirement], into: Path) -> dict[Pin, Wheel]:
+    """Fetch wheels with one pip, into a folder. Raises WheelError."""
     environ, options = environ_of(errand), errand.options
-    found = fetch([requirement], errand.target, into, env=environ, options=options, jobs=1)
-    return found[requirement.pin]
+    return fetch(wanted, errand.target, into, env=environ, options=options, jobs=1)
 
 
 @contextmanager
@@ -82,7 +83,7 @@ def making(errand: Errand, pin: Pin, *, anew: bool = False) -> Iterator[Making]:
 
     ``anew``: what is there is no use, since nobody knows what was said of it.
     """
-    place = _place(errand)
+    place = place_of(errand)
     folder = place / f"{pin.name}-{sha256(str(pin).encode())[:12]}"
     with _locked(place / f"{folder.name}.lock"):
         if folder.is_dir() and not anew:
@@ -143,7 +144,7 @@ _released: set[str] = set()
 _guard = threading.Lock()
 
 
-def _place(errand: Errand) -> Path:
+def place_of(errand: Errand) -> Path:
     """Return the folder for an errand's trees."""
     place = (errand.folder or _own_folder(errand.run)) / str(errand.target)
     place.mkdir(exist_ok=True)
