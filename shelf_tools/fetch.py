@@ -362,6 +362,9 @@ def _no_wheel(files: Sequence[str], target: Target) -> str:
         return "there is no wheel of this version, only a source distribution"
     # Those that differ only by interpreter or by the C library's version come first.
     known = sorted({"-".join(name[:-4].split("-")[-3:]) for name in wheels})
-    known.sort(key=lambda tag: ("manylinux" not in tag, not tag.endswith(target.machine)))
+    own = target.interpreter
+    known.sort(
+        key=lambda tag: ("manylinux" not in tag, not tag.endswith(target.machine), not tag.startswith(own))
+    )
     more = f" and {len(known) - 6} more" if len(known) > 6 else ""
     return f"there is no wheel for {target}; there are wheels for {', '.join(known[:6])}{more}"

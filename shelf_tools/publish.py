@@ -46,7 +46,7 @@ from shelf_tools.workfolder import work_folder
 #: Notes that are handed on for one pin and stage: a hostile wheel could have one for each of its files.
 _MOST_NOTES = 20
 #: Tasks for each worker at the least, so that one that is late at the end is late by little.
-_ROUNDS = 4
+_ROUNDS = 2
 
 
 class Reporter(Protocol):
