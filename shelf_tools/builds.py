@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import marshal
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cloudimport.errors import AbsentError, CloudImportError, CorruptError, FormatError
+from cloudimport.errors import AbsentError, CloudImportError, ConfigurationError, CorruptError, FormatError
 from cloudimport.format import codec, keys
 from cloudimport.format.content import Content
 from cloudimport.format.layout import BuildPointer, Layout
@@ -115,12 +116,18 @@ def commit(
     provenance: dict[str, object],
     signers: Sequence[Signer] = (),
 ) -> Built:
-    """Write a build: packs, layout, content, provenance, read back, and last its pointer, signed.
+    """Write a build: ``upload``, then ``point``. Raises ConflictError and a FetchError."""
+    built, pointer = upload(store, source, content, packed, provenance)
+    return point(store, source, built, pointer, signers)
 
-    If another publisher was first, its build is returned. Raises ConflictError if that has other
-    content, and a FetchError.
+
+def upload(
+    store: Store, source: Source, content: Content, packed: Packed, provenance: dict[str, object]
+) -> tuple[Built, BuildPointer]:
+    """Write packs, layout, content and provenance, and read them back: nobody sees them before ``point``.
+
+    Raises a FetchError.
     """
-    pin = Pin(content.name, content.version)
     prefix = keys.build_prefix(content.name, content.version, content.target)
     for pack, path in zip(packed.layout.packs, packed.packs, strict=True):
         store.put(f"{prefix}pack-{pack.digest}", path)
@@ -129,11 +136,24 @@ def commit(
     wanted = write_record(store, f"{prefix}content-", content_data)
     whence = write_record(store, f"{prefix}provenance-", canonical(provenance))
     built = Built(content, wanted.digest, packed.layout, layout.digest)
-    read_record(source, f"{prefix}layout-{layout.digest}", layout)
-    read_record(source, f"{prefix}content-{wanted.digest}", wanted)
     read_record(source, f"{prefix}provenance-{whence.digest}", whence)
     _check_packs(source, built)
-    pointer = BuildPointer(content.name, content.version, content.target, wanted, layout, whence)
+    return built, BuildPointer(content.name, content.version, content.target, wanted, layout, whence)
+
+
+def point(
+    store: Store, source: Source, built: Built, pointer: BuildPointer, signers: Sequence[Signer] = ()
+) -> Built:
+    """Make an uploaded build visible: read its records, then write its pointer, signed.
+
+    If another publisher was first, its build is returned. Raises ConflictError if that has other
+    content, and a FetchError: AbsentError if what was uploaded is not on this shelf.
+    """
+    content, wanted = built.content, pointer.content
+    pin = Pin(content.name, content.version)
+    prefix = keys.build_prefix(content.name, content.version, content.target)
+    read_record(source, f"{prefix}layout-{pointer.layout.digest}", pointer.layout)
+    read_record(source, f"{prefix}content-{wanted.digest}", wanted)
     pointer = pointer._replace(signatures=signed(message_of(pointer), signers))
     if store.create(keys.build_pointer(content.name, content.version, content.target), pointer.encode()):
         return built
@@ -293,6 +313,19 @@ def _file_problems(source: Source, built: Built) -> Iterator[str]:
 
 #: A marshalled code object begins with its type code, with or without the reference flag.
 _CODE_MARKS = (marshal.dumps((lambda: None).__code__)[:1], b"c", b"\xe3")
+
+
+def targets_of(store: Store, pin: Pin) -> list[Target]:
+    """Return the targets for which a pin has a build on the shelf, sorted; those that are not known are left
+    out.
+    """
+    prefix = keys.build_prefix(pin.name, pin.version, "-").removesuffix("-/")
+    found = (key.split("/") for key in store.list(prefix) if key.endswith("/build.json"))
+    targets = []
+    for parts in found:
+        with suppress(ConfigurationError):
+            targets.append(Target.parse(parts[3]))
+    return sorted(targets)
 
 
 def published(store: Store) -> list[tuple[Pin, Target]]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import (
@@ -67,7 +67,8 @@ def _silent(_: object) -> None:
 class Wheel(NamedTuple):
     """A downloaded wheel: ``size`` in bytes; ``hashes`` by algorithm, hexadecimal: pip's strong ones.
 
-    ``origin`` is None if pip does not say.
+    ``origin`` is None if pip does not say. ``build`` is the record of how it was built from source, None if
+    it was not.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class Wheel(NamedTuple):
     hashes: Mapping[str, str]
     size: int
     origin: Origin | None = None
+    build: Mapping[str, Any] | None = None
 
     @property
     def sha256(self) -> str:
@@ -481,7 +483,10 @@ def _no_wheel(files: Sequence[str], target: Target, name: str) -> str:
         return f"there is no wheel of this version, only a source distribution: {build}"
     # Those that differ only by interpreter or by the C library's version come first.
     known = sorted({"-".join(name[:-4].split("-")[-3:]) for name in wheels})
-    known.sort(key=lambda tag: ("manylinux" not in tag, not tag.endswith(target.machine)))
+    own = target.interpreter
+    known.sort(
+        key=lambda tag: ("manylinux" not in tag, not tag.endswith(target.machine), not tag.startswith(own))
+    )
     more = f" and {len(known) - 6} more" if len(known) > 6 else ""
     source = f"; there is a source distribution: {build}" if len(wheels) < len(files) else ""
     return f"there is no wheel for {target}; there are wheels for {', '.join(known[:6])}{more}{source}"

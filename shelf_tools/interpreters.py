@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from cloudimport.errors import CloudImportError
+from cloudimport.errors import CloudImportError, ConfigurationError
 from cloudimport.ids import Target
 from shelf_tools import process
 
@@ -53,24 +55,44 @@ class Interpreter:
         return f"CPython {'.'.join(map(str, self.version))} ({self.executable})"
 
 
-def find_interpreter(target: Target) -> Interpreter | None:
-    """Return an interpreter for ``target``: the running one, else what uv or a look beside it finds.
+def find_interpreter(target: Target, given: Sequence[Path] = ()) -> Interpreter | None:
+    """Return an interpreter for ``target``: one that was given, the running one, else what uv, or a look at
+    where pyenv and uv keep theirs, finds.
 
-    It is a CPython with a GIL, of the target's minor version and machine, and never a virtual
-    environment's: its base is. None when this machine has no such interpreter; then there is no
-    bytecode for the target, and readers compile from source.
+    It is a CPython with a GIL, of the target's minor version, and never a virtual environment's: its base
+    is. It compiles for the target whatever the target's machine: "compiled modules are platform-independent"
+    (the Python tutorial, "Compiled Python files"); only where ``runs_here`` does it also import what is for
+    the target. None when this machine has no such interpreter; then there is no bytecode for the target, and
+    readers compile from source.
     """
-    if target.machine != platform.machine():
-        return None
-    if tuple(sys.version_info[:2]) == target.python:
-        here = _probe(Path(getattr(sys, "_base_executable", None) or sys.executable), target.python)
-        if here is not None:
-            return here
-    for candidate in (*_uv_find(target.python), *_siblings(target.python)):
+    for candidate in (*given, *([_running()] if tuple(sys.version_info[:2]) == target.python else ())):
+        found = _probe(candidate, target.python)
+        if found is not None:
+            return found
+    for candidate in (*_uv_find(target.python), *_kept(target.python)):
         found = _probe(candidate, target.python)
         if found is not None:
             return found
     return None
+
+
+def runs_here(target: Target) -> bool:
+    """Whether this machine runs what is built for ``target``, given an interpreter."""
+    return target.machine == platform.machine()
+
+
+def check_given(given: Iterable[Path], targets: Iterable[Target]) -> None:
+    """Check interpreters that somebody named: each is one, and for one of the targets.
+
+    Raises ConfigurationError.
+    """
+    wanted = sorted({target.python for target in targets})
+    names = ", ".join(f"{major}.{minor}" for major, minor in wanted)
+    for path in given:
+        if not any(_probe(path, python) for python in wanted):
+            raise ConfigurationError(
+                f"{path} is not a CPython (with a GIL) of a version that is published for: {names}"
+            )
 
 
 def running_interpreter() -> Interpreter:
@@ -79,20 +101,29 @@ def running_interpreter() -> Interpreter:
     Raises CloudImportError if it does not answer.
     """
     version = (sys.version_info[0], sys.version_info[1])
-    own = _probe(Path(getattr(sys, "_base_executable", None) or sys.executable), version)
+    own = _probe(_running(), version)
     if own is None:
         raise CloudImportError(f"{sys.executable} does not answer as CPython {version[0]}.{version[1]}")
     return own
 
 
-def _siblings(python: tuple[int, int]) -> list[Path]:
-    """Return interpreters beside the running one, newest name first.
+def _running() -> Path:
+    return Path(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def _kept(python: tuple[int, int], environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """Return interpreters beside the running one and below pyenv's root, newest name first.
 
     pyenv, mise, asdf and uv keep one folder a version; uv stumbles over pyenv's shims.
     """
-    versions = Path(sys.base_prefix).parent
+    pyenv = Path(environ.get("PYENV_ROOT") or Path(environ.get("HOME") or "/", ".pyenv"))
     name = f"python{python[0]}.{python[1]}"
-    return sorted(versions.glob(f"*{python[0]}.{python[1]}*/bin/{name}"), reverse=True)
+    folders = dict.fromkeys((Path(sys.base_prefix).parent, pyenv / "versions"))
+    return [
+        path
+        for folder in folders
+        for path in sorted(folder.glob(f"*{python[0]}.{python[1]}*/bin/{name}"), reverse=True)
+    ]
 
 
 def _uv_find(python: tuple[int, int]) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cloudimport.format.content import Content
@@ -45,7 +45,8 @@ def arrange(
     ``compiled`` are the sources that have bytecode; ``opened`` what importing the package read of
     its own, in order, as (path, whether its bytecode); ``c_opened`` what C code opened by itself;
     ``reached`` what importing the modules below it read besides, as ``opened``.
-    Names that the content does not have are ignored: they come out of a sandbox.
+    Names that the content does not have are ignored: they come out of a sandbox. Bytecode that there is not
+    stands for its source, which a reader then needs (a trace for another target has it).
     """
     number = {file.path: at for at, file in enumerate(content.files)}
     with_code = {number[path] for path in compiled if path in number}
@@ -53,7 +54,7 @@ def arrange(
 
     def items_of(paths: Iterable[tuple[str, bool]]) -> list[Item]:
         in_order = [(number[path], is_code) for path, is_code in paths if path in number]
-        return [Item(at, is_code) for at, is_code in in_order if not is_code or at in with_code]
+        return [Item(at, is_code and at in with_code) for at, is_code in in_order]
 
     traced = items_of(opened)
     # An import waits for all that is eager before its first module runs; the small ones lie beside that.
@@ -81,15 +82,13 @@ def _small_data(content: Content) -> list[int]:
     return data if len(data) <= _EAGER_FILES and size <= _EAGER_BYTES else []
 
 
-def follow(
-    opened: Iterable[tuple[str, str]], own: str, known: Mapping[str, frozenset[str]]
-) -> dict[str, tuple[str, ...]]:
+def follow(opened: Iterable[tuple[str, str]], own: str) -> dict[str, tuple[str, ...]]:
     """Return what an import read of other packages: name to paths, both in order of first use.
 
-    ``opened`` are (package name, path); ``known`` the paths that each package has.
+    ``opened`` are (package name, path), files that the packages have.
     """
     found: dict[str, dict[str, None]] = {}
     for name, path in opened:
-        if name != own and path in known.get(name, ()):
+        if name != own:
             found.setdefault(name, {}).setdefault(path)
     return {name: tuple(paths) for name, paths in found.items()}

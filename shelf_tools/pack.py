@@ -120,8 +120,11 @@ def pack(
     imports: dict[str, dict[str, tuple[str, ...]]],
     into: Path,
     level: int = LEVEL,
+    traced: str = "",
 ) -> Packed:
     """Write a build's packs below ``into`` and return its layout; ``level`` is the lead's (zstd).
+
+    ``traced`` is the target whose trace gave the order, if that is another one.
 
     Raises OSError, and FormatError if a file is no longer what was scanned.
     """
@@ -160,6 +163,7 @@ def pack(
         tuple(order.eager),
         follow,
         imports,
+        traced if order.traced else "",
     )
     layout.check()
     return Packed(layout, tuple(path for path, _, _ in writer.packs))

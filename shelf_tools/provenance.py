@@ -178,9 +178,8 @@ def record(
     limits: Mapping[str, Limits],
     tools: Mapping[str, Any],
     trace: Any,
-    build: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the record of a build that is made now; ``build``: how its wheel was built from source."""
+    """Return the record of a build that is made now."""
     origin = wheel.origin
     came = {"url": origin.url, "index": origin.page} if origin else {}
     uploaded = {"uploaded": whence.uploaded} if whence.uploaded else {}
@@ -199,7 +198,7 @@ def record(
         **({"attestations_refused": whence.refused} if whence.refused else {}),
         "sandbox": sandbox,
         "limits": {stage: vars(found) for stage, found in limits.items()},
-        **({"build": dict(build)} if build else {}),
+        **({"build": dict(wheel.build)} if wheel.build else {}),
         "tools": dict(tools),
         "trace": trace,
         "published": int(time.time()),

@@ -1,57 +1,58 @@
 """Publishing: pins -> fetch -> install -> scan -> check -> trace -> order and pack -> commit -> environment.
 
-Each pin goes its own way, in parallel; what is published already is not installed again; the
-environment index and the lockfile come last.
+What each pin needs done is a task for a worker (``stages``, ``workers``); what is published already is not
+done again. Looking, checking and pointing are done here; the environment index and the lockfile come last.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from packaging.requirements import Requirement as Dependency
 
-from cloudimport.errors import CloudImportError, ConfigurationError
+from cloudimport.errors import AbsentError, CloudImportError, ConfigurationError
 from cloudimport.format.content import Content
-from cloudimport.format.modules import modules
-from cloudimport.format.records import Ref, sha256
+from cloudimport.format.records import Ref
 from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, Target, normalise_name
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
 from shelf_tools import check, pins, provenance
-from shelf_tools.builds import check_form, commit, read_build, read_provenance, restore
-from shelf_tools.collect import code_file
+from shelf_tools.borrow import Donor, Names, best, borrow
+from shelf_tools.builds import check_form, point, read_build, read_provenance, targets_of
 from shelf_tools.completing import advice, complete
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
-from shelf_tools.fetch import Wheel
+from shelf_tools.errand import Errand, sandbox_called
+from shelf_tools.fetch import BATCH, Wheel
 from shelf_tools.indexing import Built
 from shelf_tools.inputs import read_input
-from shelf_tools.install import Installed, install
-from shelf_tools.interpreters import Interpreter, find_interpreter
+from shelf_tools.interpreters import check_given, find_interpreter, runs_here
 from shelf_tools.limits import StageLimits
-from shelf_tools.order import arrange, follow
-from shelf_tools.pack import LEVEL, Packed, pack
-from shelf_tools.portable import check_portable
-from shelf_tools.process import stop_all
+from shelf_tools.pack import LEVEL
 from shelf_tools.recipes import NAME as RECIPES
-from shelf_tools.recipes import Recipes, chosen, read_recipes
-from shelf_tools.sandbox import Sandbox, open_sandbox
+from shelf_tools.recipes import Recipes, read_recipes
 from shelf_tools.signing import Signing
-from shelf_tools.sourceless import strip
 from shelf_tools.sourcing import Sourcing
+from shelf_tools.stages import Facts, Failed, Finished, Order, Prepared, finish, prepare, survey, version
 from shelf_tools.store import Store, open_store
-from shelf_tools.trace import Trace, trace
+from shelf_tools.trees import release
 from shelf_tools.trust import check_signed
+from shelf_tools.workers import KINDS, WorkerError, Workers, open_workers
 from shelf_tools.workfolder import work_folder
 
 #: Notes that are handed on for one pin and stage: a hostile wheel could have one for each of its files.
 _MOST_NOTES = 20
+#: Tasks for each worker at the least, so that one that is late at the end is late by little.
+_ROUNDS = 2
 
 
 class Reporter(Protocol):
@@ -75,7 +76,8 @@ class Job:
     ``groups`` choose from a project's lock; ``add_missing`` adds to the requirements what they need.
     ``allow_sdist`` are normalised names of packages that are built from source if there is no wheel.
     ``bytecode_only`` names packages (``name`` or ``name==version``) that are published without source,
-    ``require_attestation`` those whose wheels must be attested (PEP 740), or ``all``.
+    ``require_attestation`` those whose wheels must be attested (PEP 740), or ``all``. ``executor`` is where
+    the work is done (``workers.open_workers``); ``pythons`` are interpreters to compile and trace with.
     """
 
     requirements: Path
@@ -96,16 +98,22 @@ class Job:
     signing: Signing = field(default_factory=Signing)
     bytecode_only: tuple[str, ...] = ()
     require_attestation: tuple[str, ...] = ()
+    executor: str = KINDS[0]
+    pythons: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a target came to: the environment index, and pins that were built or were there."""
+    """What a target came to: the environment index, and pins that were built or were there.
+
+    ``seconds``: wall time of all workers together by what they did.
+    """
 
     target: Target
     index: Ref
     built: tuple[Pin, ...]
     present: tuple[Pin, ...]
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class PublishError(CloudImportError):
@@ -117,15 +125,12 @@ class _Pin:
     """One pin on its way."""
 
     requirement: Requirement
-    folder: Path
     wheel: Wheel | None = None
-    build: dict[str, Any] | None = None  # how the wheel was built from source
     whence: provenance.Whence = field(default_factory=provenance.Whence)
-    installed: Installed | None = None
     content: Content | None = None
     built: Built | None = None
-    trace: Trace | None = None
-    unused: list[str] = field(default_factory=list)
+    donor: Donor | None = None
+    worker: str = ""
 
     @property
     def pin(self) -> Pin:
@@ -138,12 +143,41 @@ class _Pin:
         assert content is not None
         return content
 
+    @property
+    def exact(self) -> Requirement:
+        """The requirement of this very wheel: one that is fetched again has to be the same.
+
+        One that is built again is never sure to be; its source is.
+        """
+        if self.wheel is None:
+            return self.requirement
+        made_of = self.wheel.build["sdist"]["sha256"] if self.wheel.build else self.wheel.sha256
+        return self.requirement._replace(hashes=(f"sha256:{made_of}",))
+
+
+@dataclass
+class _Run:
+    """What all targets of a publish share. ``made``: builds by pin, of the targets that are done."""
+
+    job: Job
+    listed: pins.Listed
+    sourceless: frozenset[Pin]
+    examiner: provenance.Examiner
+    recipes: Recipes
+    store: Store
+    source: Source
+    pool: ThreadPoolExecutor
+    workers: Workers
+    report: Reporter
+    made: dict[Pin, list[Built]] = field(default_factory=dict)
+
 
 def publish(job: Job, report: Reporter) -> list[Outcome]:
     """Publish a requirements file for every target. Raises CloudImportError, a stage's errors together."""
     listed = read_input(job.requirements, job.extras, job.groups, job.environ, report.note)
     if not listed.requirements:
         raise ConfigurationError(f"{job.requirements} has no requirements")
+    check_given(job.pythons, job.targets)
     if job.add_missing:
         listed = complete(job.requirements, listed, job.targets, job.environ, report.note)
     known = [requirement.pin for requirement in listed.requirements]
@@ -155,17 +189,28 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     source = open_source(job.shelf, SourceConfig(environ=job.environ))
     try:
         open_shelf(store)
-        with ThreadPoolExecutor(max(1, job.jobs), "publish") as pool:
-            outcomes = [
-                _Target(job, target, listed, store, source, pool, report, recipes, sourceless, examiner).run()
-                for target in job.targets
-            ]
+        workers = open_workers(job.executor, job.jobs)
+        try:
+            with ThreadPoolExecutor(max(1, job.jobs), "publish") as pool:
+                run = _Run(job, listed, sourceless, examiner, recipes, store, source, pool, workers, report)
+                outcomes = {target: _Target(run, target).run() for target in _traced_first(job)}
+        finally:
+            workers.close()
     finally:
         source.close()
     lines = [requirement.line for requirement in listed.requirements]
-    indexes = {str(outcome.target): outcome.index for outcome in outcomes}
+    indexes = {str(one.target): one.index for one in outcomes.values()}
     write_lock(job.lock, job.lock_shelf, lines, indexes, job.signing)
-    return outcomes
+    return [outcomes[target] for target in job.targets]
+
+
+def _traced_first(job: Job) -> list[Target]:
+    """Return the targets, those first whose packages can be imported here: the others take their order."""
+    if len(job.targets) < 2:
+        return list(job.targets)
+    return sorted(
+        job.targets, key=lambda target: not runs_here(target) or not find_interpreter(target, job.pythons)
+    )
 
 
 def _recipes(job: Job) -> Recipes:
@@ -178,118 +223,137 @@ def _recipes(job: Job) -> Recipes:
 class _Target:
     """Publishing for one target."""
 
-    def __init__(
-        self,
-        job: Job,
-        target: Target,
-        listed: pins.Listed,
-        store: Store,
-        source: Source,
-        pool: Executor,
-        report: Reporter,
-        recipes: Recipes,
-        sourceless: frozenset[Pin],
-        examiner: provenance.Examiner,
-    ) -> None:
-        self._examiner = examiner
-        self._recipes, self._sourceless = recipes, sourceless
-        self._job, self._target = job, target
-        self._listed = listed
-        self._wanted = pins.wanted(listed, target)
-        self._store, self._source, self._pool, self._report = store, source, pool, report
+    def __init__(self, run: _Run, target: Target) -> None:
+        self._run, self._job, self._target = run, run.job, target
+        self._report, self._workers = run.report, run.workers
+        self._wanted = pins.wanted(run.listed, target)
+        self._seconds: Counter[str] = Counter()
 
     def run(self) -> Outcome:
         """Go through all stages."""
-        with work_folder("publish") as work:
-            ways = [_Pin(requirement, work / str(at)) for at, requirement in enumerate(self._wanted)]
-            self._each("look", ways, self._look)
-            missing = [way for way in ways if way.built is None]
-            if missing:
+        ways = [_Pin(requirement) for requirement in self._wanted]
+        self._each("look", ways, self._look)
+        missing = [way for way in ways if way.built is None]
+        if missing:
+            with work_folder("publish") as work:
                 self._build(work, ways, missing)
-            else:
-                self._check(ways)
-            ref = publish_environment(
-                self._store,
-                self._source,
-                [requirement.line for requirement in self._listed.requirements],
-                self._target,
-                [way.built for way in ways if way.built],
-                self._report.note,
-                self._job.signing.signers,
-            )
+        else:
+            self._check(ways)
+        builds = [way.built for way in ways if way.built]
+        lines = [requirement.line for requirement in self._run.listed.requirements]
+        store, source = self._run.store, self._run.source
+        signers = self._job.signing.signers
+        ref = publish_environment(store, source, lines, self._target, builds, self._report.note, signers)
+        for way in ways:
+            if way.built:
+                self._run.made.setdefault(way.pin, []).append(way.built)
         there = tuple(way.pin for way in ways if way not in missing)
-        return Outcome(self._target, ref, tuple(way.pin for way in missing), there)
+        return Outcome(self._target, ref, tuple(way.pin for way in missing), there, dict(self._seconds))
 
     def _look(self, way: _Pin) -> list[str]:
-        way.built = read_build(self._source, way.pin, str(self._target))
+        source, examiner = self._run.source, self._run.examiner
+        way.built = read_build(source, way.pin, str(self._target))
         self._check_signed(way.built)
         if way.built is None:
             return []
-        if way.requirement.hashes or self._examiner.is_required(way.pin):
-            record = read_provenance(self._source, way.pin, str(self._target))
+        if way.requirement.hashes or examiner.is_required(way.pin):
+            record = read_provenance(source, way.pin, str(self._target))
             provenance.check_wheel(record, way.requirement, self._target)
-            self._examiner.check_published(way.pin, str(self._target), record)
-        return check_form(way.built, way.pin in self._sourceless)
+            examiner.check_published(way.pin, str(self._target), record)
+        return check_form(way.built, way.pin in self._run.sourceless)
 
     def _check_signed(self, built: Built | None) -> None:
         """Check that who signs the environment vouches for a build that others may have made."""
         if built and self._job.signing.signers:
-            check_signed(self._source, built, self._job.signing.trusted)
+            check_signed(self._run.source, built, self._job.signing.trusted)
 
     def _build(self, work: Path, ways: Sequence[_Pin], missing: Sequence[_Pin]) -> None:
-        sandbox = open_sandbox(self._job.sandbox)
-        interpreter = find_interpreter(self._target)
-        if interpreter is None:
-            self._report.note(
-                f"no interpreter for {self._target} is on this machine: packages are published without "
-                "bytecode and in static order"
-            )
-        self._fetch(work, missing, sandbox)
-        self._each("examine", missing, self._examine)
-        self._each("install", missing, lambda way: self._install(way, interpreter, sandbox))
-        self._check(ways)
-        self._trace(ways, missing, interpreter, sandbox)
-        self._each("publish", missing, lambda way: self._publish(way, interpreter, ways))
+        errand = self._errand(work)
+        try:
+            if self._workers.shares_files:
+                self._fetch(work / "wheels", missing)
+                self._each("examine", missing, self._examine)
+                self._prepare(errand, missing)
+            else:  # they fetch and install what they do not have; nobody sees it before it is examined
+                self._prepare(errand, missing)
+                self._each("examine", missing, self._examine)
+            self._check(ways)
+            if not errand.traces:
+                self._each("order", missing, self._find_donor)
+                self._explain_order(errand, missing)
+            self._finish(errand, ways, missing)
+        finally:
+            if not self._workers.shares_files:
+                with suppress(WorkerError):
+                    self._workers.everywhere(release, errand.run)
 
-    def _fetch(self, work: Path, missing: Sequence[_Pin], sandbox: Sandbox) -> None:
+    def _errand(self, work: Path) -> Errand:
+        """Return what all tasks have in common, with what the workers have found where they run."""
+        job, is_shared = self._job, self._workers.shares_files
+        errand = Errand(
+            secrets.token_hex(8),
+            self._target,
+            job.shelf,
+            job.sandbox,
+            job.level,
+            job.limits,
+            self._run.listed.options,
+            dict(self._run.listed.links),
+            job.allow_sdist,
+            self._run.sourceless,
+            job.pythons,
+            job.environ if is_shared else None,
+            work if is_shared else None,
+        )
+        facts = agreed(self._workers.everywhere(survey, errand))
+        if not facts.magic:
+            python = f"{self._target.python[0]}.{self._target.python[1]}"
+            self._report.note(
+                f"no interpreter for {self._target} was found ('uv python install {python}', or --python): "
+                "packages are published without bytecode, and readers compile their source"
+            )
+        return replace(errand, magic=facts.magic, traces=facts.traces)
+
+    def _fetch(self, into: Path, missing: Sequence[_Pin]) -> None:
         self._report.stage("fetch", len(missing))
-        job = self._job
+        job, listed = self._job, self._run.listed
         sourcing = Sourcing(
             job.environ,
-            self._listed,
+            listed.options,
+            listed.links,
             job.jobs,
             job.allow_sdist,
-            sandbox,
+            sandbox_called(job.sandbox),
             job.limits.build,
             self._report.note,
         )
-        wheels = sourcing.wheels(
-            [way.requirement for way in missing],
-            self._target,
-            work / "wheels",
-            lambda pin: self._report.step(str(pin)),
-        )
+        wanted = [way.requirement for way in missing]
+        wheels = sourcing.wheels(wanted, self._target, into, lambda pin: self._report.step(str(pin)))
         for way in missing:
-            way.wheel, way.build = wheels[way.pin]
+            way.wheel = wheels[way.pin]
 
     def _examine(self, way: _Pin) -> list[str]:
         assert way.wheel is not None
-        way.whence, notes = self._examiner.examine(way.pin, way.wheel)
+        way.whence, notes = self._run.examiner.examine(way.pin, way.wheel)
         return notes
 
-    def _install(self, way: _Pin, interpreter: Interpreter | None, sandbox: Sandbox) -> list[str]:
-        assert way.wheel is not None
-        notes: list[str] = []
-        limits = self._job.limits.install
-        way.installed = install(
-            way.wheel.path, way.pin, self._target, interpreter, sandbox, limits, into=way.folder
+    def _prepare(self, errand: Errand, missing: Sequence[_Pin]) -> None:
+        def take(way: _Pin, done: Prepared, worker: str) -> Iterable[str]:
+            way.wheel, way.content, way.worker = done.wheel, done.content, worker
+            return done.notes
+
+        # The large ones first: one that comes last would keep one worker busy and the others not.
+        largest = sorted(missing, key=lambda way: -(way.wheel.size if way.wheel else 0))
+        size = 1
+        if not self._workers.shares_files:  # each fetches: as many with one pip as leaves all of them busy
+            size = max(1, min(BATCH, len(missing) // (_ROUNDS * self._workers.parallel)))
+        batches = [largest[at : at + size] for at in range(0, len(largest), size)]
+        self._tasks(
+            "install",
+            prepare,
+            [(ways, (errand, [(w.requirement, w.wheel) for w in ways])) for ways in batches],
+            take,
         )
-        if way.build is not None:
-            check_portable(way.installed.tree, way.pin, self._target)
-        if way.pin in self._sourceless:
-            way.installed = _without_source(way.installed, self._target)
-        way.content = _scan(way, self._target, notes)
-        return [*way.installed.notes, *notes]
 
     def _check(self, ways: Sequence[_Pin]) -> None:
         found = check.check({way.pin: way.known for way in ways}, self._wanted, self._target)
@@ -298,113 +362,134 @@ class _Target:
         if found.missing:
             raise ConfigurationError(check.explain(found.missing))
 
-    def _trace(
-        self, ways: Sequence[_Pin], missing: Sequence[_Pin], interpreter: Interpreter | None, sandbox: Sandbox
-    ) -> None:
-        """Import each new package with what it depends on beside it, published builds restored for that."""
+    def _find_donor(self, way: _Pin) -> None:
+        """Find the build whose trace fits: of this publish's other targets, else of what is on the shelf."""
+        ours = [Donor(built, True) for built in self._run.made.get(way.pin, ())]
+        way.donor = best(ours, self._target)
+        if (
+            way.donor is not None
+            and Target.parse(way.donor.built.content.target).python == self._target.python
+        ):
+            return
+        known = {donor.built.content.target for donor in ours}
+        theirs = []
+        for target in targets_of(self._run.store, way.pin):
+            if target != self._target and str(target) not in known:
+                try:
+                    built = read_build(self._run.source, way.pin, str(target))
+                except CloudImportError:
+                    continue  # damaged: it is of no use, and ``shelf verify`` is there to say so
+                theirs += [Donor(built, False)] if built else []
+        way.donor = best([*ours, *theirs], self._target)
+
+    def _explain_order(self, errand: Errand, missing: Sequence[_Pin]) -> None:
+        count = Counter(way.donor.traced if way.donor else "" for way in missing)
+        static = count.pop("", 0)
+        parts = [f"{number} ordered by their trace for {target}" for target, number in sorted(count.items())]
+        parts += [f"{static} in static order"] if static else []
+        why = "on this machine" if errand.magic else "without an interpreter"
+        self._report.note(f"packages for {self._target} cannot be imported {why}: {', '.join(parts)}")
+
+    def _finish(self, errand: Errand, ways: Sequence[_Pin], missing: Sequence[_Pin]) -> None:
         by_name = {way.pin.name: way for way in ways}
-        needs = {way.pin: _closure(way, by_name) for way in missing}
-        wanted = {name for names in needs.values() for name in names}
-        self._each("restore", [w for w in ways if w.built and w.pin.name in wanted], self._restore)
+        names: dict[str, Names] = {}
 
-        def one(way: _Pin) -> Iterable[str]:
-            assert way.installed is not None
-            beside = {
-                name: _mounted(other.installed, interpreter)
-                for name in needs[way.pin]
-                if (other := by_name[name]).installed
-            }
-            names = top_level(way.known, self._target)
-            way.trace = trace(
-                way.pin,
-                names,
-                inner_modules(way.known, self._target, names),
-                way.installed.tree,
-                way.installed.code,
-                beside,
-                interpreter,
-                sandbox,
-                self._job.limits.trace,
+        def names_of(name: str) -> Names | None:
+            if name not in names and name in by_name:
+                names[name] = Names(file.path for file in by_name[name].known.files)
+            return names.get(name)
+
+        def order(way: _Pin) -> Order:
+            assert way.wheel is not None
+            needs = _closure(way, by_name) if errand.traces else []
+            return Order(
+                way.exact,
+                way.wheel,
+                way.whence,
+                way.known,
+                tuple(by_name[name].exact for name in needs),
+                self._run.recipes.get(way.pin.name, ()),
+                borrow(way.donor, way.pin, names_of) if way.donor else None,
+                way.donor.traced if way.donor else "",
             )
-            return way.trace.notes
 
-        self._each("trace", missing, one)
+        def take(way: _Pin, done: Finished, worker: str) -> Iterable[str]:
+            way.built = self._point(done, worker)
+            return done.notes
 
-    def _restore(self, way: _Pin) -> None:
-        assert way.built is not None
-        way.folder.mkdir(parents=True, exist_ok=True)
-        tree, code = restore(self._source, way.built, way.folder)
-        way.installed = Installed(tree, code, way.built.layout.magic, ())
+        def place(task: tuple[_Pin, Order]) -> tuple[int, int]:
+            # Where trees are not shared, what others depend on comes first: they take it from the shelf then.
+            way, its = task
+            needs = 0 if self._workers.shares_files else len(its.needs)
+            return needs, -sum(file.size for file in way.known.files)
 
-    def _publish(self, way: _Pin, interpreter: Interpreter | None, ways: Sequence[_Pin]) -> list[str]:
-        packed = self._pack(way, ways)
-        assert way.content is not None
-        whence = self._provenance(way, interpreter)
-        signers = self._job.signing.signers
-        way.built = commit(self._store, self._source, way.content, packed, whence, signers)
-        self._check_signed(way.built)
-        for path in packed.packs:
-            path.unlink()
-        return [f"{pattern!r} of the recipes is none of its files" for pattern in way.unused]
+        orders = sorted(((way, order(way)) for way in missing), key=place)
+        self._tasks("publish", finish, [([way], (errand, its)) for way, its in orders], take)
 
-    def _pack(self, way: _Pin, ways: Sequence[_Pin]) -> Packed:
-        assert way.content is not None
-        assert way.installed is not None
-        assert way.trace is not None
-        installed, opened = way.installed, way.trace.opened
-        code = installed.code
-        compiled = [
-            f.path
-            for f in way.content.files
-            if code and f.path.endswith(".py") and code_file(code, f.path).is_file()
-        ]
-        own = [(o.path, o.kind == "code") for o in opened if o.name == way.pin.name]
-        patterns = self._recipes.get(way.pin.name, ())
-        wanted, way.unused = chosen((f.path for f in way.content.files), patterns)
-        reached = [(o.path, o.kind == "code") for o in way.trace.reached]
-        order = arrange(way.content, compiled, own, [*way.trace.c_opened, *wanted], reached)
-        names = {o.name for o in opened}
-        known = {w.pin.name: frozenset(f.path for f in w.known.files) for w in ways if w.pin.name in names}
-        after = follow([(o.name, o.path) for o in opened], way.pin.name, known)
-        digest = sha256(way.content.encode())
-        into = way.folder / "packs"
-        into.mkdir(parents=True, exist_ok=True)
-        return pack(
-            way.content,
-            digest,
-            installed.tree,
-            code,
-            installed.magic,
-            order,
-            after,
-            way.trace.imports,
-            into,
-            self._job.level,
+    def _point(self, done: Finished, worker: str) -> Built:
+        """Make visible what a worker has uploaded; it may mean another shelf by the same name."""
+        store, source, content = self._run.store, self._run.source, done.built.content
+        lost = (
+            f"what {worker or 'this machine'} uploaded is not on {store.url}: does it use another endpoint?"
         )
+        if done.pointer is None:
+            found = read_build(source, Pin(content.name, content.version), content.target)
+            if found is None:
+                raise ConfigurationError(lost)
+        else:
+            try:
+                found = point(store, source, done.built, done.pointer, self._job.signing.signers)
+            except AbsentError as error:
+                raise ConfigurationError(lost) from error
+        self._check_signed(found)
+        return found
 
-    def _provenance(self, way: _Pin, interpreter: Interpreter | None) -> dict[str, Any]:
-        assert way.wheel is not None
-        assert way.trace is not None
-        limits = {"install": self._job.limits.install, "trace": self._job.limits.trace}
-        if way.build:
-            limits["build"] = self._job.limits.build
-        return provenance.record(
-            way.wheel,
-            way.whence,
-            self._job.sandbox,
-            limits,
-            provenance.tools(self._job.sandbox, interpreter, self._job.level),
-            {"failed": way.trace.failed, "notes": list(way.trace.notes)},
-            way.build,
-        )
+    def _tasks(
+        self,
+        stage: str,
+        function: Callable[..., Any],
+        tasks: Sequence[tuple[Sequence[_Pin], tuple[Any, ...]]],
+        take: Callable[[_Pin, Any, str], Iterable[str]],
+    ) -> None:
+        """Have workers run tasks, each for some pins; all failures together.
+
+        ``take`` gets each pin's result, and the name of the worker; what it returns are notes.
+        """
+        self._report.stage(stage, sum(len(ways) for ways, _ in tasks))
+        named = {", ".join(str(way.pin) for way in ways): (ways, arguments) for ways, arguments in tasks}
+        arguments = {name: arguments for name, (_, arguments) in named.items()}
+        prefer = {name: ways[0].worker for name, (ways, _) in named.items() if ways[0].worker}
+        errors: dict[Pin, str] = {}
+        try:
+            for name, ran in self._workers.each(stage, function, arguments, prefer):
+                ways = named[name][0]
+                for way, value in zip(ways, ran.value, strict=True):
+                    try:
+                        self._take(way, value, ran.worker, take)
+                    except (CloudImportError, OSError) as error:
+                        errors[way.pin] = _named(way, error)
+                    self._report.step(str(way.pin))
+        except BaseException:  # what runs works in folders that are about to go
+            self._workers.stop()
+            raise
+        _raise(errors, [way for ways, _ in tasks for way in ways])
+
+    def _take(
+        self, way: _Pin, value: Any, worker: str, take: Callable[[_Pin, Any, str], Iterable[str]]
+    ) -> None:
+        if isinstance(value, Failed):
+            raise PublishError(value.text)
+        self._notes(way, list(take(way, value, worker)))
+        self._seconds.update(value.seconds)
 
     def _each(self, stage: str, ways: Sequence[_Pin], work: Callable[[_Pin], Iterable[str] | None]) -> None:
-        """Run a stage for every pin; all failures together. What ``work`` returns are notes."""
-        if not ways:
-            return
+        """Do for every pin, in threads, what is mostly waiting for the shelf; all failures together.
+
+        What ``work`` returns are notes.
+        """
         self._report.stage(stage, len(ways))
         running: dict[Future[Iterable[str] | None], _Pin] = {
-            self._pool.submit(work, way): way for way in ways
+            self._run.pool.submit(work, way): way for way in ways
         }
         errors: dict[Pin, str] = {}
         try:
@@ -415,13 +500,11 @@ class _Target:
                 except (CloudImportError, OSError) as error:
                     errors[way.pin] = _named(way, error)
                 self._report.step(str(way.pin))
-        except BaseException:  # interrupted: what has not begun shall not begin, what runs shall end
+        except BaseException:  # interrupted: what has not begun shall not begin
             for future in running:
                 future.cancel()
-            stop_all()
             raise
-        if errors:
-            raise PublishError("\n".join(errors[way.pin] for way in ways if way.pin in errors))
+        _raise(errors, ways)
 
     def _notes(self, way: _Pin, notes: Sequence[str]) -> None:
         more = [f"and {len(notes) - _MOST_NOTES} more notes"] if len(notes) > _MOST_NOTES else []
@@ -429,60 +512,37 @@ class _Target:
             self._report.note(note if note.startswith(f"{way.pin}:") else f"{way.pin}: {note}")
 
 
+def agreed(facts: Mapping[str, Facts]) -> Facts:
+    """Return what workers have in common. Raises ConfigurationError, a line for each that does not fit."""
+    own = version()
+    errors = [
+        f"worker {name}: {one.problem}" if name else one.problem for name, one in facts.items() if one.problem
+    ]
+    errors += [
+        f"worker {name} has {one.version}, and here is {own}: install the same there"
+        for name, one in facts.items()
+        if one.version != own
+    ]
+    first = next(iter(facts.values()))
+    errors += [
+        f"worker {name} has another interpreter, or another machine, than the others: bytecode and traces "
+        "would depend on where a package went"
+        for name, one in facts.items()
+        if one[1:3] != first[1:3] and not one.problem and not first.problem
+    ]
+    if errors:
+        raise ConfigurationError("\n".join(errors))
+    return first
+
+
+def _raise(errors: Mapping[Pin, str], ways: Iterable[_Pin]) -> None:
+    if errors:
+        raise PublishError("\n".join(errors[way.pin] for way in ways if way.pin in errors))
+
+
 def _named(way: _Pin, error: Exception) -> str:
     text = str(error)
     return text if str(way.pin) in text else f"{way.requirement.where}: {way.pin}: {text}"
-
-
-def _without_source(installed: Installed, target: Target) -> Installed:
-    """Return an installed tree with bytecode in place of its sources. Raises CloudImportError."""
-    if installed.code is None:
-        raise ConfigurationError(
-            f"--bytecode-only needs an interpreter of {target} on this machine to compile with: "
-            f"'uv python install {target.python[0]}.{target.python[1]}'"
-        )
-    notes = strip(installed.tree, installed.code, installed.magic, installed.notes)
-    return Installed(installed.tree, None, "", tuple(notes))
-
-
-def _scan(way: _Pin, target: Target, notes: list[str]) -> Content:
-    from shelf_tools.scan import scan
-
-    assert way.installed is not None
-    return scan(way.installed.tree, way.pin, target, notes.append)
-
-
-def top_level(content: Content, target: Target) -> list[str]:
-    """Return the names to import for a trace: top-level modules, or the packages of namespace folders."""
-    rows = modules([file.path for file in content.files], target)
-    stems = {stem for stem, _, _ in rows}
-    packages = {stem for stem, kind, _ in rows if kind in "pfq"}
-    names = [stem for stem in stems if "/" not in stem]
-    for package in packages:
-        above = [package[:at] for at, character in enumerate(package) if character == "/"]
-        # Below a namespace folder: a package none of whose parents is a package.
-        if above and packages.isdisjoint(above):
-            names.append(package)
-    dotted = sorted(name.replace("/", ".") for name in names)
-    return [name for name in dotted if all(part.isidentifier() for part in name.split("."))]
-
-
-#: Parts of a module's name below which nothing is that programs import.
-_NOT_INNER = frozenset(("tests", "conftest", "setup", "benchmarks", "examples", "docs"))
-
-
-def inner_modules(content: Content, target: Target, tops: Sequence[str]) -> list[str]:
-    """Return the modules that a program may import below those of ``top_level``, the outer ones first."""
-    rows = modules([file.path for file in content.files], target)
-    names = [stem.replace("/", ".") for stem, _, _ in rows]
-    found = [
-        (len(parts), name)
-        for name, parts in ((name, name.split(".")) for name in names)
-        if all(part.isidentifier() and part[0] != "_" for part in parts)
-        and _NOT_INNER.isdisjoint(parts)
-        and any(name.startswith(f"{top}.") for top in tops)
-    ]
-    return [name for _, name in sorted(found)]
 
 
 def _closure(way: _Pin, by_name: Mapping[str, _Pin]) -> list[str]:
@@ -499,9 +559,3 @@ def _closure(way: _Pin, by_name: Mapping[str, _Pin]) -> list[str]:
                 found[name] = None
                 queue.append(by_name[name])
     return list(found)
-
-
-def _mounted(installed: Installed, interpreter: Interpreter | None) -> tuple[Path, Path | None]:
-    """Return (tree, code) as a trace takes them: bytecode only if the interpreter can load it."""
-    fits = interpreter is not None and installed.magic == interpreter.magic
-    return installed.tree, installed.code if fits else None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion
@@ -36,23 +36,17 @@ _BUILDS = 2
 _ROUNDS = 3
 
 
-class Sourced(NamedTuple):
-    """A wheel, and the record of its build for provenance (None: it came from an index)."""
-
-    wheel: Wheel
-    build: dict[str, Any] | None
-
-
 @dataclass(frozen=True)
 class Sourcing:
-    """How wheels are had. ``env`` is the curator's environment, ``listed`` the list, for its indexes.
+    """How wheels are had. ``env`` is the curator's environment, ``options`` and ``links`` are the list's.
 
     ``allowed`` are normalised names of packages that may be built, within ``limits`` each. ``note`` is called
     with lines for a person, in the thread that calls ``wheels``.
     """
 
     env: Mapping[str, str]
-    listed: pins.Listed
+    options: Sequence[str]
+    links: Mapping[Pin, Sequence[pins.Link]]
     jobs: int
     allowed: Collection[str]
     sandbox: Sandbox
@@ -61,27 +55,35 @@ class Sourcing:
 
     def wheels(
         self, wanted: Sequence[Requirement], target: Target, into: Path, on_done: OnDone
-    ) -> dict[Pin, Sourced]:
+    ) -> dict[Pin, Wheel]:
         """Return a wheel for each requirement, below the folder ``into``.
 
         ``on_done`` is called in this thread. Raises WheelError with one line for each pin that failed.
         """
-        fetched, failures = fetch_some(
+        found, failures = self.some(wanted, target, into, on_done)
+        if failures:
+            raise WheelError([failures[one.pin] for one in wanted if one.pin in failures])
+        return {one.pin: found[one.pin] for one in wanted}
+
+    def some(
+        self, wanted: Sequence[Requirement], target: Target, into: Path, on_done: OnDone
+    ) -> tuple[dict[Pin, Wheel], dict[Pin, str]]:
+        """Do as ``wheels`` does; return the wheels, and by pin the line that says why there is none."""
+        found, failures = fetch_some(
             wanted,
             target,
             into,
             env=self.env,
-            options=self.listed.options,
-            links=self.listed.links,
+            options=self.options,
+            links=self.links,
             jobs=self.jobs,
             on_done=on_done,
         )
-        found = {pin: Sourced(wheel, None) for pin, wheel in fetched.items()}
         to_build = [one for one in wanted if one.pin in failures and one.pin.name in self.allowed]
         for one in to_build:
             self.note(f"{one.pin}: {failures[one.pin].partition(': --allow-sdist')[0]}: its source is tried")
         for pin, outcome in self._build_all(to_build, target, into):
-            if isinstance(outcome, Sourced):
+            if isinstance(outcome, Wheel):
                 found[pin] = outcome
                 del failures[pin]
                 on_done(pin)
@@ -89,14 +91,12 @@ class Sourcing:
                 failures[pin] = f"{failures[pin]}; {outcome}"
             else:
                 failures[pin] = str(outcome).removeprefix(f"{pin}: ")
-        if failures:
-            lines = [f"{one.where}: {one.pin}: {failures[one.pin]}" for one in wanted if one.pin in failures]
-            raise WheelError(lines)
-        return {one.pin: found[one.pin] for one in wanted}
+        where = {one.pin: one.where for one in wanted}
+        return found, {pin: f"{where[pin]}: {pin}: {reason}" for pin, reason in failures.items()}
 
     def _build_all(
         self, wanted: Sequence[Requirement], target: Target, into: Path
-    ) -> Iterator[tuple[Pin, Sourced | CloudImportError]]:
+    ) -> Iterator[tuple[Pin, Wheel | CloudImportError]]:
         """Build, in threads of their own, and yield each outcome when it is there."""
         with ThreadPoolExecutor(_BUILDS, "build") as pool:
             running = {
@@ -115,10 +115,10 @@ class Sourcing:
                 process.stop_all()
                 raise
 
-    def _build(self, one: Requirement, target: Target, folder: Path) -> Sourced:
+    def _build(self, one: Requirement, target: Target, folder: Path) -> Wheel:
         """Fetch a source distribution and what it needs, and build it. Raises CloudImportError."""
         here, interpreter = _builder_for(one.pin, target)
-        sdist = fetch_sdist(one, read_indexes(self.env, self.listed.options), folder)
+        sdist = fetch_sdist(one, read_indexes(self.env, self.options), folder)
         builder = Builder(sdist.path, one.pin, interpreter, self.sandbox, self.limits)
         system = builder.look()
         known = list(system.requires)
@@ -127,7 +127,7 @@ class Sourcing:
             built = builder.build(system, known, folder / f"needs-{attempt}" / "wheels", folder)
             if built.wheel is not None:
                 wheel = _accepted(built.wheel, one.pin, target)
-                return Sourced(wheel, _record(sdist, system, needed, interpreter))
+                return wheel._replace(build=_record(sdist, system, needed, interpreter))
             known += [text for text in built.requires if text not in known]
         raise BuildError(f"{one.pin}: its build backend asks for something else each time")
 
@@ -141,7 +141,7 @@ class Sourcing:
         for text in known:
             _check_named(pin, text)
         asked = folder / "requirements.in"
-        asked.write_text("\n".join([*map(absolute, self.listed.options), *known]) + "\n", encoding="utf-8")
+        asked.write_text("\n".join([*map(absolute, self.options), *known]) + "\n", encoding="utf-8")
         query = Query((str(asked),), ("--generate-hashes", "--no-annotate"), uv_settings(self.env))
         try:
             found, _ = resolve(query, here, (), folder)
@@ -152,7 +152,7 @@ class Sourcing:
             parse_lines((str(Line(one.name, one.text, "", one.hashes, ())) for one in found), where), here
         )
         try:
-            fetched = fetch(wanted, here, wheels, env=self.env, options=self.listed.options, jobs=self.jobs)
+            fetched = fetch(wanted, here, wheels, env=self.env, options=self.options, jobs=self.jobs)
         except WheelError as error:
             raise BuildError(
                 f"{pin}: what it needs to be built cannot be fetched: {error.failures[0]}"

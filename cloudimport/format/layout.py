@@ -75,13 +75,16 @@ class Layout(NamedTuple):
     eager: tuple[int, ...]
     follow: dict[str, tuple[str, ...]]
     imports: dict[str, dict[str, tuple[str, ...]]] = {}  # noqa: RUF012 (nobody changes a record)
+    #: The target whose trace it was, "" if it was this one's.
+    traced: str = ""
 
     def encode(self) -> bytes:
         """Return the layout's canonical bytes."""
         record = {**self._asdict(), "format": FORMAT, "kind": "layout"}
         record["follow"] = [[name, list(paths)] for name, paths in self.follow.items()]
-        if not self.imports:
-            del record["imports"]
+        for optional in ("imports", "traced"):
+            if not record[optional]:
+                del record[optional]
         return canonical(record)
 
     @classmethod
@@ -103,6 +106,7 @@ class Layout(NamedTuple):
                 tuple(integers(record["eager"])),
                 {text(name): texts(paths) for name, paths in record["follow"]},
                 {text(path): _by_name(others) for path, others in record.get("imports", {}).items()},
+                text(record.get("traced", "")),
             )
         except MALFORMED as error:
             raise FormatError(f"{what} is not a well-formed layout: {error!r}") from None

@@ -21,6 +21,7 @@ from shelf_tools.provenance import ALL
 from shelf_tools.publish import Job, publish
 from shelf_tools.recipes import NAME as RECIPES
 from shelf_tools.signing import Signing, open_key
+from shelf_tools.workers import KINDS, check_kind
 
 
 def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
@@ -135,6 +136,22 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         help="a public key that readers of the lockfile trust, and builds on the shelf may be signed by; "
         "repeatable; default: the lockfile's, and those that sign",
     )
+    make.add_argument(
+        "--executor",
+        metavar="E",
+        default=KINDS[0],
+        help=f"where the work is done: {', '.join(KINDS)} (of this machine), or dask=tcp://host:8786; "
+        f"default: {KINDS[0]}",
+    )
+    make.add_argument(
+        "--python",
+        metavar="FILE",
+        action="append",
+        default=[],
+        type=Path,
+        help="an interpreter that compiles and traces for the targets of its version; repeatable; default: "
+        "what uv and pyenv have",
+    )
     make.set_defaults(run=run)
 
 
@@ -217,6 +234,8 @@ def run(call: Call) -> int:
         signing=_signing(options),
         bytecode_only=tuple(options.bytecode_only),
         require_attestation=tuple(options.require_attestation),
+        executor=check_kind(options.executor),
+        pythons=tuple(path.absolute() for path in options.python),
         **chosen,
     )
     bars = call.bars()

@@ -167,21 +167,22 @@ def test_full_temporary_folder(curator: Curator) -> None:
     assert "large==1" in lines[0]
 
 
-def test_interrupted(curator: Curator) -> None:
+@pytest.mark.parametrize("executor", ["processes", "threads"])
+def test_interrupted(curator: Curator, executor: str) -> None:
     """Ctrl-C lets what runs end, begins nothing more and leaves nothing in the temporary folder."""
     for number in range(6):
         curator.wheel(f"slow{number}", {f"slow{number}.py": "import time\ntime.sleep(3)\n"})
     temporary = curator.folder / "tmp"
     temporary.mkdir()
     process = subprocess.Popen(
-        [sys.executable, *COMMAND, *curator.command("--jobs", "1")],
+        [sys.executable, *COMMAND, *curator.command("--jobs", "1", "--executor", executor)],
         env=publisher_environment({**curator.env, "TMPDIR": str(temporary)}),
         cwd=curator.folder,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stderr is not None
-    while "trace" not in process.stderr.readline():
+    while "publish" not in process.stderr.readline():
         assert process.poll() is None
     began = time.monotonic()
     process.send_signal(signal.SIGINT)

@@ -169,7 +169,8 @@ def test_several_targets(curator: Curator) -> None:
         open_source(str(curator.shelf), SourceConfig()), Pin.parse("base==1"), "cp314-manylinux_2_34_aarch64"
     )
     assert built is not None
-    assert (built.layout.order, built.layout.magic, built.layout.code) == ("static", "", {})
+    layout = built.layout
+    assert (layout.order, layout.traced, layout.magic, layout.code) == ("trace", TARGET, "", {})
 
 
 def test_source_is_used_where_bytecode_does_not_fit(curator: Curator, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cloudimport.errors import ConfigurationError
 from cloudimport.ids import Target
 from shelf_tools import interpreters
-from shelf_tools.interpreters import find_interpreter, running_interpreter
+from shelf_tools.interpreters import check_given, find_interpreter, running_interpreter, runs_here
 
 MINE = Target((sys.version_info[0], sys.version_info[1]), (2, 28), os.uname().machine)
 
@@ -29,10 +30,40 @@ def test_running_interpreter_is_its_base() -> None:
     assert found.cache_tag == sys.implementation.cache_tag
 
 
-def test_other_machine_has_no_interpreter() -> None:
-    """A target for another machine has no interpreter here."""
-    other = "aarch64" if MINE.machine == "x86_64" else "x86_64"
-    assert find_interpreter(MINE._replace(machine=other)) is None
+def test_other_machine_is_compiled_for_and_not_run() -> None:
+    """For a target of another machine the same interpreter compiles; it cannot import what is for it."""
+    other = MINE._replace(machine="aarch64" if MINE.machine == "x86_64" else "x86_64")
+    assert find_interpreter(other) == find_interpreter(MINE)
+    assert (runs_here(MINE), runs_here(other)) == (True, False)
+
+
+def test_one_that_was_given_comes_first(tmp_path: Path) -> None:
+    """An interpreter that the curator names is taken for targets of its version, and for no others."""
+    found = find_interpreter(MINE)
+    assert found is not None
+    link = tmp_path / "mine"
+    link.symlink_to(found.executable)
+    other = MINE._replace(python=(3, 14 if MINE.python[1] != 14 else 13))
+    assert find_interpreter(MINE, [tmp_path / "none", link]) == found
+    check_given([link], [other, MINE])
+    with pytest.raises(
+        ConfigurationError, match=rf"{link} is not a CPython .* published for: {other.python[0]}"
+    ):
+        check_given([link], [other])
+    with pytest.raises(ConfigurationError, match="none is not a CPython"):
+        check_given([tmp_path / "none"], [MINE])
+
+
+def test_pyenv_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pyenv keeps is found without its shims, the newest patch release by name first."""
+    for version in ("3.14.1", "3.14.0", "3.13.0"):
+        folder = tmp_path / "versions" / version / "bin"
+        folder.mkdir(parents=True)
+        (folder / f"python{version[:4]}").touch()
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path / "elsewhere" / "3.11"))
+    found = interpreters._kept((3, 14), {"PYENV_ROOT": str(tmp_path)})
+    assert [path.parts[-3] for path in found] == ["3.14.1", "3.14.0"]
+    assert interpreters._kept((3, 14), {"HOME": str(tmp_path / "home")}) == []
 
 
 @pytest.mark.parametrize(
@@ -74,6 +105,6 @@ def fake(path: Path, said: str) -> Path:
 def test_missing_uv_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without uv, and with nothing beside the running interpreter, there is just none."""
     monkeypatch.setitem(sys.modules, "uv", None)
-    monkeypatch.setattr(interpreters, "_siblings", lambda python: [])
+    monkeypatch.setattr(interpreters, "_kept", lambda python: [])
     minor = 10 if MINE.python[1] != 10 else 11
     assert find_interpreter(MINE._replace(python=(3, minor))) is None

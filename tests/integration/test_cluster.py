@@ -1,0 +1,236 @@
+"""``shelf publish --executor dask=…``: a real scheduler and two workers, one of them killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from cloudimport.ids import Pin, running_targets
+from cloudimport.sources.config import SourceConfig
+from cloudimport.sources.opening import open_source
+from shelf_tools.builds import read_build
+from tests.support.children import Runner
+from tests.support.clusters import Cluster, Worker, dask_cluster, processes_with, wait_for
+from tests.support.s3servers import S3Server, moto_server
+from tests.support.shelfcommand import publisher_environment, run_shelf
+from tests.support.wheels import build_wheel
+
+TARGET = str(running_targets()[0])
+#: Packages that take a moment to be imported, so that there is a middle.
+SLOW = 6
+NAMES = ("base", *(f"slow{number}" for number in range(SLOW)))
+PINS = [f"{name}==1.0" for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment whose only packages are those of these tests."""
+    folder = tmp_path_factory.mktemp("wheels")
+    build_wheel(
+        folder, "base", "1.0", {"base/__init__.py": "x = 1\n", "base/noise.bin": bytes(range(256)) * 900}
+    )
+    for name in NAMES[1:]:
+        code = f"import base, time\ntime.sleep(0.7)\nfrom {name} import z, a\n"
+        files = {
+            f"{name}/__init__.py": code,
+            f"{name}/a.py": f"a = {name!r}\n" * 200,
+            f"{name}/z.py": "z = 2\n",
+        }
+        build_wheel(folder, name, "1.0", files, requires=["base"])
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "UV_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    """A store that every worker reaches."""
+    with moto_server() as running:
+        yield running
+
+
+class Curator:
+    """Publishes with a cluster; what the workers need to know is in their environment only."""
+
+    def __init__(self, folder: Path, shelf: str, environ: dict[str, str]) -> None:
+        self.folder, self.shelf, self.environ = folder, shelf, environ
+        self.lock = folder / "cloudimport.lock"
+        (folder / "tmp").mkdir(parents=True)
+        (folder / "requirements.txt").write_text("".join(f"{pin}\n" for pin in PINS))
+
+    def command(self, *options: str) -> list[str]:
+        """Return the arguments of ``shelf`` that publish."""
+        where = ["--shelf", self.shelf, "--lock", str(self.lock)]
+        return ["publish", "-r", str(self.folder / "requirements.txt"), *where, *options]
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """Begin to publish."""
+        code = "import sys; from shelf_tools.cli import main; sys.exit(main())"
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *self.command(*options)],
+            env=publisher_environment({**self.environ, "TMPDIR": str(self.folder / "tmp")}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def contents(self) -> dict[str, str]:
+        """Return the digest of each pin's content, each in traced order."""
+        source = open_source(self.shelf, SourceConfig(environ=self.environ))
+        found = {}
+        for pin in PINS:
+            built = read_build(source, Pin.parse(pin), TARGET)
+            assert built is not None, pin
+            assert (built.layout.order, built.layout.traced, bool(built.layout.code)) == ("trace", "", True)
+            found[pin] = built.content_digest
+            if pin.startswith("slow"):
+                assert built.layout.follow == {"base": ("base/__init__.py",)}
+        source.close()
+        return found
+
+    def check(self) -> None:
+        """All is there as when one process publishes it, and nothing else."""
+        verified = run_shelf("verify", "--shelf", self.shelf, env=self.environ).ok()
+        assert verified == f"{len(PINS)} builds checked, 0 problems"
+        code = "import cloudimport\ncloudimport.install()\nimport slow3\nprint(slow3.a.a, slow3.base.x)\n"
+        env = {**self.environ, "CLOUDIMPORT_LOCK": str(self.lock)}
+        assert Runner(self.folder / "home").run(code, env=env).ok() == "slow3 1"
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, index: dict[str, str]) -> dict[str, str]:
+    """The contents that this machine's processes publish."""
+    folder = tmp_path_factory.mktemp("expected")
+    curator = Curator(folder, str(folder / "shelf"), index)
+    run_shelf(*curator.command("--sandbox", "none"), env=index).ok()
+    return curator.contents()
+
+
+@pytest.mark.parametrize("moment", ["install_wheel.py", "trace_import.py"])
+def test_a_worker_that_is_killed_loses_nothing(
+    tmp_path: Path, index: dict[str, str], server: S3Server, expected: dict[str, str], moment: str
+) -> None:
+    """Killed while it installs, or while it traces: its work is done by the other, all of it."""
+    bucket = server.make_bucket(f"killed-{moment[:5]}")
+    curator = Curator(tmp_path / "curator", f"s3://{bucket}/shelf", server.environ)
+    with dask_cluster(tmp_path, {**index, **server.environ}) as cluster:
+        publishing = curator.start("--executor", cluster.executor)
+        victim = _first_with(cluster, moment)
+        victim.kill()
+        _, said = publishing.communicate(timeout=300)
+        assert publishing.returncode == 0, said
+        wait_for(lambda: not processes_with(str(victim.folder)), "what the dead worker had started is gone")
+        assert "Traceback" not in said
+        left = [path for worker in cluster.workers if worker is not victim for path in _left(worker)]
+        assert left == []
+    assert curator.contents() == expected
+    curator.check()
+
+
+def _first_with(cluster: Cluster, script: str) -> Worker:
+    wait_for(lambda: any(worker.runs(script) for worker in cluster.workers), f"a worker runs {script}")
+    return next(worker for worker in cluster.workers if worker.runs(script))
+
+
+def _left(worker: Worker) -> list[Path]:
+    return list(worker.folder.glob("cloudimport-*"))
+
+
+def test_a_curator_who_is_killed_goes_on_later(
+    tmp_path: Path, index: dict[str, str], server: S3Server, expected: dict[str, str]
+) -> None:
+    """Killed between two pins, and run again: what was published is found, the rest is made."""
+    bucket = server.make_bucket("resumed")
+    curator = Curator(tmp_path / "curator", f"s3://{bucket}/shelf", server.environ)
+    client = server.client()
+    with dask_cluster(tmp_path, {**index, **server.environ}) as cluster:
+        publishing = curator.start("--executor", cluster.executor)
+
+        def pointers() -> int:
+            found = client.list_objects_v2(Bucket=bucket).get("Contents", ())
+            return sum(entry["Key"].endswith("/build.json") for entry in found)
+
+        wait_for(lambda: pointers() >= 2, "two builds are visible")
+        publishing.kill()
+        publishing.communicate()
+        before = pointers()
+        again = run_shelf(*curator.command("--executor", cluster.executor), env=server.environ)
+        assert f"{len(PINS) - before} published, {before} were there" in again.ok()
+    assert 2 <= before < len(PINS)
+    assert curator.contents() == expected
+    curator.check()
+
+
+def test_work_is_shared(tmp_path: Path, index: dict[str, str], server: S3Server) -> None:
+    """Both workers fetch, install and trace; the curator's machine does none of it, nor needs the index."""
+    bucket = server.make_bucket("shared")
+    curator = Curator(tmp_path / "curator", f"s3://{bucket}/shelf", {**server.environ, "PIP_NO_INDEX": "1"})
+    with dask_cluster(tmp_path, {**index, **server.environ}) as cluster:
+        publishing = curator.start("--executor", cluster.executor)
+        seen: set[Path] = set()
+        while publishing.poll() is None:
+            seen |= {worker.folder for worker in cluster.workers if worker.runs("trace_import.py")}
+            time.sleep(0.02)
+        out, said = publishing.communicate()
+    assert publishing.returncode == 0, said
+    assert f"{len(PINS)} published" in out
+    assert seen == {worker.folder for worker in cluster.workers}
+    source = open_source(curator.shelf, SourceConfig(environ=server.environ))
+    key = next(
+        entry["Key"].removeprefix("shelf/")
+        for entry in server.client().list_objects_v2(Bucket=bucket)["Contents"]
+        if "/provenance-" in entry["Key"]
+    )
+    record = json.loads(zstandard.ZstdDecompressor().decompress(source.read(key)))
+    assert record["sandbox"] == "bubblewrap"
+    source.close()
+
+
+def test_errors_of_workers(tmp_path: Path, index: dict[str, str]) -> None:
+    """What fails on a worker is said as if it had failed here; what a worker lacks is said of the worker."""
+    curator = Curator(tmp_path / "curator", str(tmp_path / "shelf"), {})
+    requirements = tmp_path / "curator/requirements.txt"
+    requirements.write_text("base==1.0\nbase2==7\n")
+    with dask_cluster(tmp_path, index, workers=1) as cluster:
+        ran = run_shelf(*curator.command("--executor", cluster.executor))
+        assert ran.returncode == 1
+        assert "requirements.txt:2: base2==7: no package of this name is known" in ran.stderr
+        requirements.write_text("base==1.0\n")
+        own = ["--python", "/nonexistent/python"]
+        ran = run_shelf(*curator.command("--executor", cluster.executor, *own))
+        assert "/nonexistent/python is not a CPython" in ran.stderr
+        cluster.workers[0].kill()
+        ran = run_shelf(*curator.command("--executor", "dask=tcp://127.0.0.1:1"))
+        assert ran.returncode == 1
+        assert "no Dask scheduler answers at tcp://127.0.0.1:1" in ran.stderr
+        assert "Traceback" not in ran.stderr
+
+
+def test_a_worker_with_another_shelf(tmp_path: Path, index: dict[str, str]) -> None:
+    """A shelf that is another one where the worker is: that is said, and nothing points to it."""
+    with moto_server() as here, moto_server() as there:
+        here.make_bucket("bucket")
+        there.make_bucket("bucket")
+        run_shelf(
+            "publish", "-r", _one(tmp_path), "--shelf", "s3://bucket/s", env={**index, **there.environ}
+        ).ok()
+        curator = Curator(tmp_path / "curator", "s3://bucket/s", here.environ)
+        with dask_cluster(tmp_path, {**index, **there.environ}, workers=1) as cluster:
+            ran = run_shelf(*curator.command("--executor", cluster.executor), env=here.environ)
+        assert ran.returncode == 1
+        lines = re.findall(r"(\S+): what tcp://\S+ uploaded is not on s3://bucket/s: does it use", ran.stderr)
+        assert sorted(lines) == sorted(str(Pin.parse(pin)) for pin in PINS)
+        keys = [entry["Key"] for entry in here.client().list_objects_v2(Bucket="bucket")["Contents"]]
+        assert sorted(keys) == ["s/shelf.json", "s/status.json"]
+
+
+def _one(folder: Path) -> Path:
+    path = folder / "one.txt"
+    path.write_text("base==1.0\n")
+    return path
