@@ -59,9 +59,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
-def counted(number: int, noun: str) -> str:
-    """Return such as ``1 file``, ``2 files``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, several: str = "") -> str:
+    """Return such as ``1 file``, ``2 files``; ``several`` where an s does not make it."""
+    return f"{number} {noun if number == 1 else several or f'{noun}s'}"
 
 
 class Bars:

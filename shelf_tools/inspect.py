@@ -54,6 +54,10 @@ class Shelf:
             )
         parse(found[0], "shelf", f"{self.store.url}/{keys.SHELF}")
 
+    def close(self) -> None:
+        """Drop connections."""
+        self.source.close()
+
     def builds(self) -> list[tuple[Pin, Target]]:
         """Return every build, sorted. Raises a FetchError."""
         return published(self.store)

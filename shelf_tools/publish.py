@@ -20,7 +20,7 @@ from packaging.requirements import Requirement as Dependency
 from cloudimport.errors import CloudImportError, ConfigurationError
 from cloudimport.format.content import Content
 from cloudimport.format.modules import modules
-from cloudimport.format.records import Ref, sha256
+from cloudimport.format.records import Ref, requirements_digest, sha256
 from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, Target, normalise_name
 from cloudimport.sources.base import Source
@@ -34,6 +34,7 @@ from shelf_tools.fetch import Wheel, fetch
 from shelf_tools.indexing import Built
 from shelf_tools.install import INSTALL_LIMITS, Installed, install
 from shelf_tools.interpreters import Interpreter, find_interpreter
+from shelf_tools.leases import Lease, holding
 from shelf_tools.order import arrange, follow
 from shelf_tools.pack import LEVEL, Packed, pack
 from shelf_tools.process import stop_all
@@ -130,9 +131,14 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     source = open_source(job.shelf, SourceConfig(environ=job.environ))
     try:
         open_shelf(store)
-        with ThreadPoolExecutor(max(1, job.jobs), "publish") as pool:
+        builds = [(one.pin, str(t)) for t in job.targets for one in pins.for_target(listed, t)]
+        digest = requirements_digest(requirement.line for requirement in listed)
+        with (
+            holding(store, builds, [digest], report.note) as lease,
+            ThreadPoolExecutor(max(1, job.jobs), "publish") as pool,
+        ):
             outcomes = [
-                _Target(job, target, listed, options, store, source, pool, report, recipes).run()
+                _Target(job, target, listed, options, store, source, pool, report, recipes, lease).run()
                 for target in job.targets
             ]
     finally:
@@ -163,8 +169,9 @@ class _Target:
         pool: Executor,
         report: Reporter,
         recipes: Recipes,
+        lease: Lease,
     ) -> None:
-        self._recipes = recipes
+        self._recipes, self._lease = recipes, lease
         self._job, self._target, self._options = job, target, options
         self._listed = listed
         self._wanted = pins.for_target(listed, target)
@@ -180,6 +187,7 @@ class _Target:
                 self._build(work, ways, missing)
             else:
                 self._check(ways)
+            self._lease.keep()
             ref = publish_environment(
                 self._store,
                 self._source,
@@ -279,6 +287,7 @@ class _Target:
     def _publish(self, way: _Pin, interpreter: Interpreter | None, ways: Sequence[_Pin]) -> list[str]:
         packed = self._pack(way, ways)
         assert way.content is not None
+        self._lease.keep()
         way.built = commit(self._store, self._source, way.content, packed, self._provenance(way, interpreter))
         for path in packed.packs:
             path.unlink()

@@ -1,0 +1,284 @@
+"""``shelf gc``: what no environment needs goes, beside publishes that run.
+
+What is needed: everything that an environment pointer leads to, its history included; what the leases of
+writers name; builds and objects that are younger than the grace period. The rest is looked for twice: once
+without any promise, to know whether there is something to do, and again behind the flag (leases.py), by
+what the shelf is then. Only the second look decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from cloudimport.errors import CloudImportError
+from cloudimport.format import keys
+from cloudimport.format.records import MALFORMED, parse, requirements_digest, texts
+from cloudimport.ids import Pin, Target
+from cloudimport.sources.base import Source
+from shelf_tools.compressing import decompress_record
+from shelf_tools.leases import LEASE, Leased, Turn, collecting, read_leases
+from shelf_tools.reach import Build, Environment, Reach, environments, unreadable
+from shelf_tools.store import Entry, Store, Unfinished
+
+#: Objects that are deleted at a time.
+_DELETERS = 8
+#: From so many packages on, all are listed at once instead of one by one.
+_ALL = 50
+_DIGEST = "[0-9a-f]{64}"
+_OBJECT = re.compile(
+    r"packages/(?P<name>[^/]+)/(?P<version>[^/]+)/(?P<target>[^/]+)/"
+    rf"(?P<what>build\.json|(?:content|layout|pack|provenance|boot)-{_DIGEST})\Z"
+)
+_INDEX = re.compile(rf"envs/{_DIGEST}\Z")
+_BOOT_LIST = re.compile(rf"boots/(?P<index>{_DIGEST})/{_DIGEST}\Z")
+_ENVIRONMENT = re.compile(rf"envs/(?P<digest>{_DIGEST})\.json\Z")
+
+
+@dataclass
+class Plan:
+    """What a collection finds. ``young`` is unneeded and within the grace period, ``held`` by a lease.
+
+    ``ageless`` is unneeded, and the store does not say since when. ``strange`` are keys that no shelf of
+    this format has. All these are left alone.
+    """
+
+    garbage: list[Entry] = field(default_factory=list)
+    unfinished: list[Unfinished] = field(default_factory=list)
+    young: list[Entry] = field(default_factory=list)
+    held: list[Entry] = field(default_factory=list)
+    ageless: list[Entry] = field(default_factory=list)
+    strange: list[Entry] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes that go."""
+        return sum(one.size for one in self.garbage) + sum(one.size for one in self.unfinished)
+
+    @property
+    def objects(self) -> int:
+        """How many things go."""
+        return len(self.garbage) + len(self.unfinished)
+
+
+def look(store: Store, source: Source, older_than: float, now: float | None) -> Plan:
+    """Return what a collection would delete. ``older_than`` in seconds; ``now``: by the store's clock.
+
+    Raises a FetchError, and FormatError if it cannot be known what an environment needs.
+    """
+    return _Look(store, source, Reach(source), older_than, now).plan(None)
+
+
+def collect(
+    store: Store,
+    source: Source,
+    older_than: float,
+    now: float,
+    say: Callable[[str], None],
+    on_start: Callable[[int], None],
+    on_done: Callable[[str], None],
+) -> Plan:
+    """Delete what no environment needs; return what went, and what did not, and why.
+
+    ``now``: seconds since 1970, by this machine's clock.
+    Raises as ``look``, and LostTurnError if it was held up: what went until then went rightly.
+    """
+    reach = Reach(source)
+    # Which packages there may be something of. What is too young by this clock alone waits for the next time.
+    first = _Look(store, source, reach, older_than, now).plan(None)
+    if not first.objects:
+        return first
+    names = {match["name"] for entry in first.garbage if (match := _OBJECT.match(entry.key))}
+    with collecting(store, say) as turn:
+        plan = _Look(store, source, reach, older_than, turn.now()).plan(names)
+        on_start(plan.objects)
+        _delete(store, plan, turn, on_done)
+    return plan
+
+
+def _delete(store: Store, plan: Plan, turn: Turn, on_done: Callable[[str], None]) -> None:
+    """Delete pointers before what they lead to: whenever it ends, a build is whole or not there."""
+
+    def remove(entry: Entry) -> None:
+        turn.check()
+        store.delete(entry.key)
+        on_done(keys.package_of(entry.key) or entry.key)
+
+    def discard(one: Unfinished) -> None:
+        turn.check()
+        store.discard(one)
+        on_done(keys.package_of(one.key) or one.key)
+
+    pointers = [entry for entry in plan.garbage if _leads(entry.key)]
+    others = [entry for entry in plan.garbage if not _leads(entry.key)]
+    with ThreadPoolExecutor(_DELETERS) as pool:
+        for act, things in ((remove, pointers), (remove, others), (discard, plan.unfinished)):
+            futures = [pool.submit(act, one) for one in things]  # type: ignore[arg-type]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                raise
+
+
+def _leads(key: str) -> bool:
+    return key.endswith(".json") or _BOOT_LIST.match(key) is not None
+
+
+class _Look:
+    """One look at a shelf. The order matters: leases first, then environments, then objects."""
+
+    def __init__(
+        self, store: Store, source: Source, reach: Reach, older_than: float, now: float | None
+    ) -> None:
+        self._store, self._source, self._reach = store, source, reach
+        self._older_than, self._now = older_than, now
+
+    def plan(self, names: set[str] | None) -> Plan:
+        """Return what to delete, of packages ``names`` only, if that is not None."""
+        # Who has a lease no more has written its pointer: so pointers are read later than leases.
+        leased = read_leases(self._store, self._now)
+        roots = environments(self._store)
+        entries = list(self._entries(names))
+        wanted = self._needed(roots, leased, entries, names)
+        empty = {keys.environment_pointer(one.digest) for one in roots if not any(one.indexes())}
+        wanted |= {entry.key for entry in entries if _ENVIRONMENT.match(entry.key)} - empty
+        plan = Plan(list(leased.lapsed), list(self._unfinished()))
+        for entry in entries:
+            if entry.key not in wanted:
+                self._place(plan, entry, leased).append(entry)
+        return plan
+
+    def _place(self, plan: Plan, entry: Entry, leased: Leased) -> list[Entry]:
+        """Return where in a plan an object belongs that nothing needs."""
+        if not _is_known(entry.key):
+            return plan.strange
+        if self._is_held(entry.key, leased):
+            return plan.held
+        if not self._older_than:
+            return plan.garbage
+        age = self._age(entry.modified)
+        if age is None:
+            return plan.ageless
+        return plan.young if age < self._older_than else plan.garbage
+
+    def _entries(self, names: set[str] | None) -> Iterator[Entry]:
+        yield from self._store.entries("envs/")
+        yield from self._store.entries("boots/")
+        if names is None or len(names) > _ALL:
+            yield from self._store.entries("packages/")
+            return
+        for name in sorted(names):
+            yield from self._store.entries(f"packages/{name}/")
+
+    def _age(self, modified: float | None) -> float | None:
+        """Return seconds since a write, by the store's clock, None if that is not known."""
+        return None if modified is None or self._now is None else self._now - modified
+
+    def _unfinished(self) -> Iterator[Unfinished]:
+        # Writers may be at them: what is older than any lease has none.
+        for one in self._store.unfinished():
+            age = self._age(one.modified)
+            if age is not None and age > max(LEASE, self._older_than):
+                yield one
+
+    def _needed(
+        self,
+        roots: Iterable[Environment],
+        leased: Leased,
+        entries: Iterable[Entry],
+        names: set[str] | None,
+    ) -> set[str]:
+        """Return the keys that are needed. Raises a FetchError or FormatError."""
+        wanted: set[str] = set()
+        builds: set[Build] = set(leased.builds)
+        indexes: set[str] = set()
+        for root in roots:
+            refs = [ref for _, ref in root.indexes()]
+            try:
+                found = self._reach.indexes(refs)
+            except CloudImportError as error:
+                what = f"the environment {root.digest[:12]} ({', '.join(root.pointer.requirements)[:100]})"
+                raise unreadable(what, error) from error
+            indexes |= {ref.digest for ref in refs}
+            for needs in found:
+                wanted |= needs.keys
+                builds |= {(pin, needs.target) for pin in needs.builds}
+        builds |= {build for entry in entries if (build := self._young_build(entry))}
+        try:
+            wanted |= self._reach.builds(one for one in builds if names is None or one[0].name in names)
+        except CloudImportError as error:
+            raise unreadable("a build", error) from error
+        for entry in entries:
+            match = _BOOT_LIST.match(entry.key)
+            if match and (match["index"] in indexes or self._is_young(entry)):
+                boot = self._reach.boot(entry.key)
+                wanted |= {entry.key, *boot.part_keys()} if boot else set()
+        return wanted
+
+    def _is_young(self, entry: Entry) -> bool:
+        age = self._age(entry.modified)
+        return bool(self._older_than) and (age is None or age < self._older_than)
+
+    def _young_build(self, entry: Entry) -> Build | None:
+        """Return the build that a young pointer is of: what it leads to may be older."""
+        return build_of(entry.key) if entry.key.endswith("/build.json") and self._is_young(entry) else None
+
+    def _is_held(self, key: str, leased: Leased) -> bool:
+        """Whether a writer is at work on what a key belongs to."""
+        if key.startswith("packages/"):
+            return build_of(key) in leased.builds
+        if match := _ENVIRONMENT.match(key):  # nothing is left in it
+            return match["digest"] in leased.environments
+        if not _INDEX.match(key) or not leased.environments:
+            return False
+        try:
+            return self._requirements(key) in leased.environments
+        except CloudImportError:
+            return True  # not to be known now; it is there the next time
+
+    def _requirements(self, key: str) -> str:
+        """Return the requirements digest of an index that nothing points to. Raises CloudImportError."""
+        plain = decompress_record(self._source.read(key), key)
+        record = parse(plain[: plain.find(b"\n")], "environment-index", key)
+        try:
+            return requirements_digest(texts(record["requirements"]))
+        except MALFORMED as error:
+            raise unreadable(key, CloudImportError(repr(error))) from None
+
+
+def _is_known(key: str) -> bool:
+    patterns = (_INDEX, _BOOT_LIST, _ENVIRONMENT)
+    return build_of(key) is not None or any(pattern.match(key) for pattern in patterns)
+
+
+def build_of(key: str) -> Build | None:
+    """Return the build that an object belongs to, None for other keys, and such as no shelf has."""
+    match = _OBJECT.match(key)
+    if match is None:
+        return None
+    try:
+        pin = Pin.parse(keys.package_of(key))
+        target = str(Target.parse(match["target"]))
+    except CloudImportError:
+        return None
+    is_normal = keys.build_prefix(*pin, target) + match["what"] == key
+    return (pin, target) if is_normal else None
+
+
+def grouped(plan: Plan) -> Mapping[str, tuple[int, int]]:
+    """Return what goes for people: a build, or what else it is, to objects and bytes."""
+    found: dict[str, tuple[int, int]] = {}
+    for key, size in (
+        *((entry.key, entry.size) for entry in plan.garbage),
+        *((one.key + " (unfinished)", one.size) for one in plan.unfinished),
+    ):
+        build = build_of(key)
+        name = f"{build[0]} {build[1]}" if build else key
+        count, total = found.get(name, (0, 0))
+        found[name] = count + 1, total + size
+    return dict(sorted(found.items()))
