@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -31,6 +32,10 @@ class Call:
     def show(self, table: Table) -> None:
         """Print a table."""
         self._out.print(table)
+
+    def print_json(self, value: object) -> None:
+        """Print a value as JSON, for programs: in ASCII, so that nothing in it steers a terminal."""
+        self._out.print(json.dumps(value, indent=1), markup=False, emoji=False)
 
     def complain(self, text: str) -> None:
         """Print a line to standard error."""

@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from cloudimport.errors import CloudImportError
 from cloudimport.format import keys
 from cloudimport.format.records import MALFORMED, parse, requirements_digest, texts
-from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
 from shelf_tools.compressing import decompress_record
 from shelf_tools.leases import LEASE, Leased, Turn, collecting, read_leases
-from shelf_tools.reach import Build, Environment, Reach, environments, unreadable
+from shelf_tools.reach import Build, Environment, Reach, build_of, environments, unreadable
 from shelf_tools.store import Entry, Store, Unfinished
 
 #: Objects that are deleted at a time.
@@ -28,10 +27,6 @@ _DELETERS = 8
 #: From so many packages on, all are listed at once instead of one by one.
 _ALL = 50
 _DIGEST = "[0-9a-f]{64}"
-_OBJECT = re.compile(
-    r"packages/(?P<name>[^/]+)/(?P<version>[^/]+)/(?P<target>[^/]+)/"
-    rf"(?P<what>build\.json|(?:content|layout|pack|provenance|boot)-{_DIGEST})\Z"
-)
 _INDEX = re.compile(rf"envs/{_DIGEST}\Z")
 _BOOT_LIST = re.compile(rf"boots/(?P<index>{_DIGEST})/{_DIGEST}\Z")
 _ENVIRONMENT = re.compile(rf"envs/(?P<digest>{_DIGEST})\.json\Z")
@@ -90,7 +85,7 @@ def collect(
     first = _Look(store, source, reach, older_than, now).plan(None)
     if not first.objects:
         return first
-    names = {match["name"] for entry in first.garbage if (match := _OBJECT.match(entry.key))}
+    names = {build[0].name for entry in first.garbage if (build := build_of(entry.key))}
     with collecting(store, say) as turn:
         plan = _Look(store, source, reach, older_than, turn.now()).plan(names)
         on_start(plan.objects)
@@ -254,20 +249,6 @@ class _Look:
 def _is_known(key: str) -> bool:
     patterns = (_INDEX, _BOOT_LIST, _ENVIRONMENT)
     return build_of(key) is not None or any(pattern.match(key) for pattern in patterns)
-
-
-def build_of(key: str) -> Build | None:
-    """Return the build that an object belongs to, None for other keys, and such as no shelf has."""
-    match = _OBJECT.match(key)
-    if match is None:
-        return None
-    try:
-        pin = Pin.parse(keys.package_of(key))
-        target = str(Target.parse(match["target"]))
-    except CloudImportError:
-        return None
-    is_normal = keys.build_prefix(*pin, target) + match["what"] == key
-    return (pin, target) if is_normal else None
 
 
 def grouped(plan: Plan) -> Mapping[str, tuple[int, int]]:

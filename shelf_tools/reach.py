@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -32,6 +32,10 @@ from shelf_tools.store import Store
 _READERS = 8
 
 Build = tuple[Pin, str]
+_OBJECT = re.compile(
+    r"packages/[^/]+/[^/]+/(?P<target>[^/]+)/"
+    r"(?P<what>build\.json|(?:content|layout|pack|provenance|boot)-[0-9a-f]{64})\Z"
+)
 
 
 class Environment(NamedTuple):
@@ -78,7 +82,8 @@ class Reach:
         self._needs: dict[str, Needs] = {}
         self._packs: dict[str, tuple[str, ...]] = {}
         self._lists: dict[str, BootList] = {}
-        self._lock = threading.Lock()
+        #: Bytes of the packs that were met.
+        self.sizes: dict[str, int] = {}
 
     def index(self, ref: Ref) -> Needs:
         """Return what an index needs, itself included. Raises a FetchError or FormatError."""
@@ -90,6 +95,7 @@ class Reach:
                 prefix = keys.build_prefix(*build.pin, index.target)
                 found |= {f"{prefix}content-{build.content}", f"{prefix}layout-{build.layout}"}
                 found |= {pack for pack, _ in index.section(number).packs}
+                self.sizes.update(index.section(number).packs)
             pins = tuple(build.pin for build in index.builds)
             self._needs[ref.digest] = Needs(index.target, index.requirements, pins, frozenset(found))
         return self._needs[ref.digest]
@@ -115,6 +121,7 @@ class Reach:
         if layout not in self._packs:
             record = Layout.decode(read_record(self._source, layout, pointer.layout), layout)
             self._packs[layout] = tuple(pack_keys(record))
+            self.sizes.update(zip(self._packs[layout], (pack.size for pack in record.packs), strict=True))
         content, whence = (
             f"{prefix}content-{pointer.content.digest}",
             f"{prefix}provenance-{pointer.provenance.digest}",
@@ -137,6 +144,20 @@ class Reach:
             except (AbsentError, FormatError):
                 return None
         return self._lists[key]
+
+
+def build_of(key: str) -> Build | None:
+    """Return the build that an object belongs to, None for other keys, and such as no shelf has."""
+    match = _OBJECT.match(key)
+    if match is None:
+        return None
+    try:
+        pin = Pin.parse(keys.package_of(key))
+        target = str(Target.parse(match["target"]))
+    except CloudImportError:
+        return None
+    is_normal = keys.build_prefix(*pin, target) + match["what"] == key
+    return (pin, target) if is_normal else None
 
 
 def pack_keys(layout: Layout) -> Iterator[str]:
