@@ -217,12 +217,15 @@ class Survey(NamedTuple):
     damaged: dict[str, str]
 
 
-def survey(store: Store, source: Source, on_done: Callable[[str], None]) -> Survey:
+def survey(
+    store: Store, source: Source, on_start: Callable[[int], None], on_done: Callable[[str], None]
+) -> Survey:
     """Read every object that pointers lead to; at what seems damaged have a second look.
 
     Others may have removed or replaced it meanwhile. Raises a FetchError if the store cannot be read.
     """
     first = Walk(store, source)
+    on_start(len(first.needed) - len(set(first.needed) & set(first.damaged)))
     first.check(on_done)
     sound = set(first.needed) - set(first.damaged)
     if not first.damaged:

@@ -37,16 +37,18 @@ def repair(
     store: Store,
     source: Source,
     open_donor: Opener,
+    on_start: Callable[[int], None],
     on_done: Callable[[str], None],
     say: Callable[[str], None],
 ) -> Repaired:
-    """Check every object that pointers lead to and repair what can be. ``on_done`` hears of each object.
+    """Check every object that pointers lead to and repair what can be. ``on_start`` and ``on_done`` hear of
+    their number and of each.
 
     ``open_donor`` is called if something is damaged. Beside publishes and collections that run, nothing is
     lost, and nothing is left that a later collection would not take. Raises a FetchError if a store cannot be
     reached.
     """
-    found = survey(store, source, on_done)
+    found = survey(store, source, on_start, on_done)
     if not found.damaged:
         return Repaired()
     builds = {build for key in found.damaged if (build := build_of(key))}
@@ -81,9 +83,7 @@ class _Repair:
     def _replace(self, key: str, walk: Walk) -> str:
         """Replace an object; return why it cannot be, or ""."""
         if key.startswith("envs/") and key.endswith(".json"):
-            return (
-                "no digest says what it has to be: publish it again, after 'shelf forget " + key[5:17] + "'"
-            )
+            return f"no digest says what it has to be: 'shelf forget {key[5:17]}', and publish it again"
         if self._donor is None:
             self._donor = self._open_donor(walk)
         try:

@@ -71,8 +71,14 @@ def _repair(call: Call, shelf: Shelf) -> None:
     """Repair, and say what was; what could not be is a problem that verifying finds."""
     bars = call.bars()
     with ExitStack() as stack, bars.progress:
-        bars.stage("check", 0, "object")
-        done = repair(shelf.store, shelf.source, _opener(call, shelf, stack, bars), bars.step, bars.note)
+        done = repair(
+            shelf.store,
+            shelf.source,
+            _opener(call, shelf, stack, bars),
+            lambda total: bars.stage("check", total, "object"),
+            bars.step,
+            bars.note,
+        )
     for key in done.done:
         call.say(f"repaired {key}")
     for reason in done.left.values():
