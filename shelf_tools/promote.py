@@ -182,28 +182,29 @@ class Promotion:
             raise ConflictError(
                 f"{pin} for {target}: {self._from.url}/{key} has another content than its index"
             )
-        self._refuse_conflict(build, pointer)
+        is_there = self._has(build, pointer)
         wanted = (pinned | self._reach.build(build)) - {key}
         there = {entry for name in {_folder(one) for one in wanted} for entry in self._store.list(name)}
         missing = sorted(wanted - there, key=_order)
         sizes = list(pool.map(lambda one: self._copier.copy(one, self._reach.sizes.get(one, -1)), missing))
         lease.keep()
-        if not self._store.create(key, data):
-            self._refuse_conflict(build, pointer)
+        if not is_there and not self._store.create(key, data):
+            self._has(build, pointer)
         return sizes
 
-    def _refuse_conflict(self, build: Build, pointer: BuildPointer) -> None:
-        """Raise ConflictError if the destination has other content for the same build."""
+    def _has(self, build: Build, pointer: BuildPointer) -> bool:
+        """Whether the destination has a build. Raises ConflictError if it has other content for it."""
         (pin, target), key = build, keys.build_pointer(*build[0], build[1])
         found = self._store.read_versioned(key)
         if found is None:
-            return
+            return False
         other = BuildPointer.decode(found[0], f"{self._store.url}/{key}").content.digest
         if other != pointer.content.digest:
             raise ConflictError(
                 f"{pin} for {target} is on {self._store.url} with content {other}, and on {self._from.url} "
                 f"with content {pointer.content.digest}: the wheels differ; publish the same file to both"
             )
+        return True
 
     def _boots(self, one: Wanted) -> Iterator[int]:
         """Copy boot images: parts before the list that names them; yield sizes."""
