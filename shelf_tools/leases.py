@@ -1,4 +1,4 @@
-"""Writers and collections beside one another: announcements, and a flag (docs/format.md, section 14).
+"""Writers and collections beside one another: announcements, and a flag (docs/format.md, section 11).
 
 A writer puts a lease, then looks at the flag, and waits while it is up. A collection raises the flag, then
 reads the leases. Whatever the timing, one of the two sees the other: either the collection knows what the
