@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from cloudimport.errors import CloudImportError
+from cloudimport.errors import CloudImportError, DeniedError, UnreachableError
 from cloudimport.format import keys
 from cloudimport.format.records import MALFORMED, parse, requirements_digest, texts
 from cloudimport.sources.base import Source
@@ -37,7 +37,7 @@ class Plan:
     """What a collection finds. ``young`` is unneeded and within the grace period, ``held`` by a lease.
 
     ``ageless`` is unneeded, and the store does not say since when. ``strange`` are keys that no shelf of
-    this format has. All these are left alone.
+    this format has. All these are left alone. ``notes`` are lines on what could not be looked at.
     """
 
     garbage: list[Entry] = field(default_factory=list)
@@ -46,6 +46,7 @@ class Plan:
     held: list[Entry] = field(default_factory=list)
     ageless: list[Entry] = field(default_factory=list)
     strange: list[Entry] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -142,7 +143,11 @@ class _Look:
         wanted = self._needed(roots, leased, entries, names)
         empty = {keys.environment_pointer(one.digest) for one in roots if not any(one.indexes())}
         wanted |= {entry.key for entry in entries if _ENVIRONMENT.match(entry.key)} - empty
-        plan = Plan(list(leased.lapsed), list(self._unfinished()))
+        plan = Plan(list(leased.lapsed))
+        try:
+            plan.unfinished += self._unfinished()
+        except (DeniedError, UnreachableError) as error:  # another permission, and not every server has it
+            plan.notes.append(f"what uploads have left unfinished cannot be listed, and stays: {error}")
         for entry in entries:
             if entry.key not in wanted:
                 self._place(plan, entry, leased).append(entry)

@@ -84,8 +84,8 @@ class Walk:
             if key.endswith(".json"):
                 self._environment(key)
         published = dict.fromkeys(self._published())
-        for build in published:
-            self._build(build)
+        with ThreadPoolExecutor(_READERS) as pool:
+            list(pool.map(self._build, published))
         for build in {build for index in self.indexes for build in index.builds or ()} - set(published):
             key = keys.build_pointer(*build[0], build[1])
             self.damaged[key] = f"{store.url}/{key} is gone, and an environment has {build[0]}"

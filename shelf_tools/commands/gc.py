@@ -47,6 +47,9 @@ def run(call: Call) -> int:
     seconds = options.older_than * _DAY
     call.end_on_sigterm()
     with closing(Shelf(call.url, call.environ)) as shelf:
+        if options.delete and not shelf.store.atomic:
+            url = shelf.store.url
+            call.complain(f"shelf: {url} has no conditional writes: let no two collections run at once")
         if options.delete:
             bars = call.bars()
             with bars.progress:
@@ -71,9 +74,11 @@ def run(call: Call) -> int:
 
 def _explain(call: Call, plan: garbage.Plan) -> None:
     """Say what is not needed and stays nevertheless."""
+    for note in plan.notes:
+        call.complain(f"shelf: {note}")
     for entries, why in (
         (plan.young, "not needed, but written within --older-than"),
-        (plan.held, "not needed yet, but held by a publish that runs (or ended less than a day ago)"),
+        (plan.held, "held by a publish that runs, or was killed less than a day ago"),
         (plan.ageless, "not needed; this store does not say since when: --older-than 0 takes it"),
         (plan.strange, "of no shelf, left alone"),
     ):

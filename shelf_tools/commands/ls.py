@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from contextlib import closing
 from datetime import datetime, timezone
 
@@ -11,6 +12,8 @@ from shelf_tools.console import Call, Commands, counted
 from shelf_tools.inspect import Chosen, Listed, Shelf
 from shelf_tools.reach import Environment
 
+#: What PEP 503 takes for one and the same.
+_SEPARATORS = re.compile("[-_.]+")
 #: Seconds of a day.
 _DAY = 86400.0
 #: Digits of a digest that are shown; as many of an environment's name it (``shelf forget``).
@@ -37,7 +40,8 @@ def run(call: Call) -> int:
         None if days is None else days * _DAY for days in (options.older_than, options.newer_than)
     )
     targets = [str(Target.parse(text)) for text in options.target]
-    chosen = Chosen([name.lower() for name in options.names], targets, older, newer)
+    names = [_SEPARATORS.sub("-", name.lower()) for name in options.names]
+    chosen = Chosen(names, targets, older, newer)
     with closing(Shelf(call.url, call.environ)) as shelf:
         if options.envs:
             _environments(call, shelf.environments(chosen))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cloudimport.errors import ConfigurationError, FormatError, UnreachableError
+from cloudimport.errors import ConfigurationError, DeniedError, FormatError, UnreachableError
 from cloudimport.format import keys
 from cloudimport.format.records import EnvironmentPointer, Ref, canonical, requirements_digest, sha256
 from cloudimport.ids import Pin, running_targets
@@ -22,6 +22,7 @@ from shelf_tools.forget import forget, read_wanted
 from shelf_tools.garbage import Plan
 from shelf_tools.leases import LostTurnError, Turn, collecting, holding, read_leases
 from shelf_tools.reach import BootList
+from tests.support.children import Runner
 from tests.support.s3servers import S3Server
 from tests.support.shelfcommand import run_shelf
 from tests.support.shelves import MadeShelf
@@ -510,6 +511,50 @@ def test_what_writers_left_unfinished_goes_after_a_day(shelf: MadeShelf) -> None
     plan = collect(shelf, later=DAY + 60)
     assert (plan.objects, plan.size) == (1, 5)
     assert not left.exists()
+
+
+def test_uploads_that_may_not_be_listed_are_said(shelf: MadeShelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing them is another permission: without it the rest is collected, and it says so."""
+    shelf.add("a", "1", module("a"))
+
+    def deny() -> None:
+        raise DeniedError("not for you")
+
+    monkeypatch.setattr(shelf.store, "unfinished", deny)
+    plan = collect(shelf)
+    assert plan.objects > 0
+    assert [note.endswith("not for you") for note in plan.notes] == [True]
+    assert there(shelf) == set()
+
+
+def test_a_store_without_conditional_writes_warns(tmp_path: Path) -> None:
+    """No promise for two collections at once: it is said where it matters."""
+    shelf = MadeShelf(tmp_path, f"local://{tmp_path}/foreign")
+    assert "conditional writes" in run_shelf("gc", "--delete", "--shelf", shelf.url).stderr
+    assert "conditional writes" not in run_shelf("gc", "--shelf", shelf.url).stderr
+    folder = run_shelf("gc", "--delete", "--shelf", f"{tmp_path}/foreign")
+    assert "conditional writes" not in folder.stderr
+    folder.ok()
+    shelf.source.close()
+
+
+def test_a_forgotten_environment_is_not_published(shelf: MadeShelf, tmp_path: Path) -> None:
+    """Who asks by its requirements is told so; who has its lockfile goes on until it is collected."""
+    shelf.add("a", "1", module("a"))
+    shelf.environment()
+    forgotten(shelf, str(shelf.lock))
+    code = "import cloudimport\ncloudimport.install({})\nimport a\nprint(a.NAME)\n"
+    env = {"CLOUDIMPORT_SHELF": shelf.url, "CLOUDIMPORT_CACHE": str(tmp_path / "cache")}
+    by_lock, by_list = f"lock={str(shelf.lock)!r}", f"requirements={str(shelf.requirements)!r}"
+    runner = Runner(tmp_path / "home")
+    assert runner.run(code.format(by_lock), env=env).ok() == "a"
+    ran = runner.run(code.format(by_list), env=env)
+    assert ran.returncode == 1
+    assert "was published for no target" in ran.stderr
+    collect(shelf)
+    ran = runner.run(code.format(by_lock), env={**env, "CLOUDIMPORT_CACHE": str(tmp_path / "other")})
+    assert ran.returncode == 1
+    assert "AbsentError" in ran.stderr
 
 
 def test_a_store_that_knows_no_times(shelf: MadeShelf, monkeypatch: pytest.MonkeyPatch) -> None:

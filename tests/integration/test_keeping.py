@@ -50,6 +50,7 @@ def test_ls_filters(shelf: MadeShelf) -> None:
     every = [f"alone==3 {TARGET}", f"base==1.5 {OTHER}", f"base==1.5 {TARGET}", f"needs==2 {TARGET}"]
     assert says(shelf, "ls") == every
     assert says(shelf, "ls", "b*", "NEE?s") == every[1:]
+    assert says(shelf, "ls", "a.lone") == []
     assert says(shelf, "ls", "base", "--target", OTHER) == [every[1]]
     assert says(shelf, "ls", "nothing") == []
     old = Path(shelf.url) / keys.build_pointer("alone", "3", TARGET)
