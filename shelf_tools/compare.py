@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, NamedTuple
 
+from packaging.requirements import Requirement as Dependency
+from packaging.utils import canonicalize_name
+
 from cloudimport.errors import ConfigurationError, FormatError
 from cloudimport.format import keys
 from cloudimport.format.content import Content, File
@@ -174,8 +177,8 @@ def compare(before: Side, after: Side, target: str) -> Difference:
             for path in new
             if path in before.files
         ),
-        tuple(sorted(set(after.requires) - set(before.requires))),
-        tuple(sorted(set(before.requires) - set(after.requires))),
+        tuple(sorted(_dependencies(after) - _dependencies(before))),
+        tuple(sorted(_dependencies(before) - _dependencies(after))),
         tuple(path for path in new if after.files[path].kind == "native" and not _is_native(before, path)),
         tuple(sorted(lines - old_lines)),
         tuple(path for path in new if _is_pth(path) and is_executable_pth(after.read(path))),
@@ -199,6 +202,21 @@ def _is_native(side: Side, path: str) -> bool:
 
 def _is_pth(path: str) -> bool:
     return "/" not in path and path.endswith(".pth")
+
+
+def _dependencies(side: Side) -> set[str]:
+    """Return a build's dependencies, each as ``packaging`` writes it: backends write them differently."""
+    return {_normal(line) for line in side.requires}
+
+
+def _normal(line: str) -> str:
+    try:
+        found = Dependency(line)
+        found.name = canonicalize_name(found.name)
+        found.extras = {canonicalize_name(extra) for extra in found.extras}
+        return str(found)
+    except (ValueError, RecursionError):  # InvalidRequirement, and numbers that are too long for int()
+        return line
 
 
 def _entry_points(side: Side) -> tuple[frozenset[str], tuple[str, ...]]:

@@ -140,31 +140,33 @@ class _Look:
         leased = read_leases(self._store, self._now)
         roots = environments(self._store)
         entries = list(self._entries(names))
-        wanted = self._needed(roots, leased, entries, names)
-        empty = {keys.environment_pointer(one.digest) for one in roots if not any(one.indexes())}
-        wanted |= {entry.key for entry in entries if _ENVIRONMENT.match(entry.key)} - empty
+        needed = self._needed(roots, entries, names)
+        held = self._builds(leased.builds, names)
+        young = self._young(entries, names)
         plan = Plan(list(leased.lapsed))
         try:
             plan.unfinished += self._unfinished()
         except (DeniedError, UnreachableError) as error:  # another permission, and not every server has it
             plan.notes.append(f"what uploads have left unfinished cannot be listed, and stays: {error}")
         for entry in entries:
-            if entry.key not in wanted:
-                self._place(plan, entry, leased).append(entry)
+            if entry.key in needed:
+                continue
+            if entry.key in held or self._is_held(entry.key, leased):
+                plan.held.append(entry)
+            else:
+                self._place(plan, entry, young).append(entry)
         return plan
 
-    def _place(self, plan: Plan, entry: Entry, leased: Leased) -> list[Entry]:
-        """Return where in a plan an object belongs that nothing needs."""
+    def _place(self, plan: Plan, entry: Entry, young: set[str]) -> list[Entry]:
+        """Return where in a plan an object belongs that nobody needs or holds."""
         if not _is_known(entry.key):
             return plan.strange
-        if self._is_held(entry.key, leased):
-            return plan.held
         if not self._older_than:
             return plan.garbage
         age = self._age(entry.modified)
         if age is None:
             return plan.ageless
-        return plan.young if age < self._older_than else plan.garbage
+        return plan.young if entry.key in young or age < self._older_than else plan.garbage
 
     def _entries(self, names: set[str] | None) -> Iterator[Entry]:
         yield from self._store.entries("envs/")
@@ -187,18 +189,16 @@ class _Look:
                 yield one
 
     def _needed(
-        self,
-        roots: Iterable[Environment],
-        leased: Leased,
-        entries: Iterable[Entry],
-        names: set[str] | None,
+        self, roots: Iterable[Environment], entries: Iterable[Entry], names: set[str] | None
     ) -> set[str]:
-        """Return the keys that are needed. Raises a FetchError or FormatError."""
+        """Return the keys that environments need. Raises a FetchError or FormatError."""
         wanted: set[str] = set()
-        builds: set[Build] = set(leased.builds)
+        builds: set[Build] = set()
         indexes: set[str] = set()
+        empty: set[str] = set()
         for root in roots:
             refs = [ref for _, ref in root.indexes()]
+            empty |= set() if refs else {keys.environment_pointer(root.digest)}
             try:
                 found = self._reach.indexes(refs)
             except CloudImportError as error:
@@ -208,25 +208,34 @@ class _Look:
             for needs in found:
                 wanted |= needs.keys
                 builds |= {(pin, needs.target) for pin in needs.builds}
-        builds |= {build for entry in entries if (build := self._young_build(entry))}
-        try:
-            wanted |= self._reach.builds(one for one in builds if names is None or one[0].name in names)
-        except CloudImportError as error:
-            raise unreadable("a build", error) from error
+        wanted |= {entry.key for entry in entries if _ENVIRONMENT.match(entry.key)} - empty
         for entry in entries:
             match = _BOOT_LIST.match(entry.key)
-            if match and (match["index"] in indexes or self._is_young(entry)):
-                boot = self._reach.boot(entry.key)
-                wanted |= {entry.key, *boot.part_keys()} if boot else set()
-        return wanted
+            if match and match["index"] in indexes:
+                wanted |= self._boot(entry.key)
+        return wanted | self._builds(builds, names)
+
+    def _young(self, entries: Iterable[Entry], names: set[str] | None) -> set[str]:
+        """Return what young pointers lead to: it may be older."""
+        young = [entry.key for entry in entries if self._is_young(entry)]
+        builds = {build for key in young if key.endswith("/build.json") and (build := build_of(key))}
+        boots = (self._boot(key) for key in young if _BOOT_LIST.match(key))
+        return self._builds(builds, names).union(*boots)
+
+    def _boot(self, key: str) -> set[str]:
+        boot = self._reach.boot(key)
+        return {key, *boot.part_keys()} if boot else set()
+
+    def _builds(self, builds: Iterable[Build], names: set[str] | None) -> set[str]:
+        """Return what the pointers of builds lead to, of packages ``names``, if that is not None."""
+        try:
+            return self._reach.builds(one for one in builds if names is None or one[0].name in names)
+        except CloudImportError as error:
+            raise unreadable("a build", error) from error
 
     def _is_young(self, entry: Entry) -> bool:
         age = self._age(entry.modified)
         return bool(self._older_than) and (age is None or age < self._older_than)
-
-    def _young_build(self, entry: Entry) -> Build | None:
-        """Return the build that a young pointer is of: what it leads to may be older."""
-        return build_of(entry.key) if entry.key.endswith("/build.json") and self._is_young(entry) else None
 
     def _is_held(self, key: str, leased: Leased) -> bool:
         """Whether a writer is at work on what a key belongs to."""

@@ -139,7 +139,7 @@ class Promotion:
             on_start(len(builds))
             objects = self._builds(builds, needs, on_done, lease)
             for one in wanted:
-                objects.append(self._copier.copy(keys.environment_index(one.ref.digest)))
+                objects += self._copies(keys.environment_index(one.ref.digest))
                 objects += self._boots(one)
                 lease.keep()
                 self._point(one)
@@ -210,8 +210,13 @@ class Promotion:
         """Copy boot images: parts before the list that names them; yield sizes."""
         for boot in one.boots:
             for key in boot.part_keys():
-                yield self._copier.copy(key)
+                yield from self._copies(key)
             self._store.put(boot.key, boot.encode())
+
+    def _copies(self, key: str) -> Iterator[int]:
+        """Copy an object unless it is there; yield its size."""
+        if key not in self._store.list(key):
+            yield self._copier.copy(key)
 
     def _point(self, one: Wanted) -> None:
         """Make an index that of its environment and target; the one that was there is history."""

@@ -128,7 +128,7 @@ def test_the_grace_period(any_shelf: MadeShelf) -> None:
     any_shelf.store.put(stray, b"b")
     before = there(any_shelf)
     plan = collect(any_shelf, days=1, later=DAY - 100)
-    assert [entry.key for entry in plan.young] == [stray]
+    assert {entry.key for entry in plan.young} == before
     assert plan.objects == 0
     assert there(any_shelf) == before
     assert collect(any_shelf, days=1, later=DAY + 100).objects == len(before)

@@ -162,8 +162,10 @@ def versions(tmp_path: Path) -> MadeShelf:
     """A shelf with two versions of a package."""
     (tmp_path / "work").mkdir()
     made = MadeShelf(tmp_path / "work")
-    made.add("pkg", "1", OLD, requires=["a>=1", "b"], entry_points=POINTS)
-    made.add("pkg", "2", NEW, requires=["a>=2", "b"], entry_points=MORE)
+    old = ["a>=1", "B_c (<3,>=1) ; extra == 'x'", "not one !"]
+    new = ["a>=2", 'b-c>=1,<3; extra == "x"', "not one !"]
+    made.add("pkg", "1", OLD, requires=old, entry_points=POINTS)
+    made.add("pkg", "2", NEW, requires=new, entry_points=MORE)
     return made
 
 

@@ -103,7 +103,7 @@ def test_all_of_a_shelf(source: MadeShelf, destination: MadeShelf, tmp_path: Pat
     assert (done.indexes, done.builds) == (2, 3)
     assert done.objects == len([key for key in wanted if not key.endswith(".json")])
     again = promote(source, destination)
-    assert (again.objects, again.builds) == (2, 3)  # the indexes: small, and written as a publisher does
+    assert (again.objects, again.builds) == (0, 3)
     assert everything(destination) == wanted
     assert problems(destination, source) == []
     ref = read_lock(source.lock).targets[TARGET]
@@ -244,7 +244,7 @@ def test_interrupted_at_any_write(
         monkeypatch.setattr(FolderStore, "_temporary", original)
         assert problems(folder, source) == []
     assert writes >= 4
-    assert copied[0].objects == 2  # all but the indexes were there
+    assert copied[0].objects <= 1
     leases = {key for key in everything(folder) if key.startswith(keys.LEASES)}
     assert leases == set()
     assert everything(folder) == everything(source)
