@@ -55,14 +55,14 @@ class Lease:
         """Write nothing yet. ``environments`` are requirements digests."""
         rows = sorted([pin.name, pin.version, target] for pin, target in builds)
         record = {"builds": rows, "environments": sorted(environments), "format": FORMAT, "kind": "lease"}
-        self._store, self._data = store, canonical(record)
+        self._store, self.data = store, canonical(record)
         self._key = f"{keys.LEASES}{secrets.token_hex(16)}.json"
         self._written = 0.0
 
     def put(self) -> None:
         """Write it. Raises a FetchError."""
         began = _clock()
-        self._store.put(self._key, self._data)
+        self._store.put(self._key, self.data)
         self._written = began
 
     def keep(self) -> None:
@@ -123,13 +123,14 @@ def read_leases(store: Store, now: float | None) -> Leased:
             continue
         found = store.read_versioned(entry.key)
         if found is not None:  # else its writer is through, and what it wrote has a pointer
-            one = _decode(found[0], f"{store.url}/{entry.key}")
+            one = decode(found[0], f"{store.url}/{entry.key}")
             builds |= one.builds
             environments |= one.environments
     return Leased(frozenset(builds), frozenset(environments), tuple(lapsed))
 
 
-def _decode(data: bytes, what: str) -> Leased:
+def decode(data: bytes, what: str) -> Leased:
+    """Return what a lease announces. Raises FormatError naming ``what``."""
     record = parse(data, "lease", what)
     try:
         named = [identity(*row) for row in record["builds"]]

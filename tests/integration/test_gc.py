@@ -607,7 +607,7 @@ def test_the_format_of_what_is_written(shelf: MadeShelf) -> None:
     lease = leases.Lease(
         shelf.store, [(Pin.parse("b==1"), TARGET), (Pin.parse("a==2!1"), TARGET)], ["f", "e"]
     )
-    assert lease._data == canonical(
+    assert lease.data == canonical(
         {
             "format": 1,
             "kind": "lease",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from cloudimport.format.content import Content, File, Native
 from cloudimport.format.layout import Block, BuildPointer, Layout, Pack
 from cloudimport.format.lock import BootRange, Lock
-from cloudimport.format.records import EnvironmentPointer, Ref, sha256
+from cloudimport.format.records import EnvironmentPointer, Ref, canonical, sha256
 from cloudimport.ids import Target
 from shelf_tools.indexing import Built, build_index
+from shelf_tools.reach import BootList
 
 TARGET = "cp312-manylinux_2_34_x86_64"
 LINES = ("alpha==1.2", 'beta[x]==2!1+local ; python_version >= "3.10"')
@@ -118,6 +119,24 @@ def environment_pointer() -> EnvironmentPointer:
     """Return a pointer of one target that was published twice."""
     old = Ref(digest("old"), 1, 2)
     return EnvironmentPointer(LINES, {TARGET: Ref(digest("new"), 3, 4)}, {TARGET: (old,)})
+
+
+def forgotten_pointer() -> EnvironmentPointer:
+    """Return a pointer whose target was forgotten but for an index that lockfiles may pin."""
+    return EnvironmentPointer(LINES, {}, {TARGET: (Ref(digest("old"), 1, 2),)})
+
+
+def lease() -> bytes:
+    """Return what a writer announces."""
+    rows = [["alpha", "1.2", TARGET], ["beta", "2!1+local", TARGET]]
+    record = {"format": 1, "kind": "lease", "builds": rows, "environments": [digest("requirements")]}
+    return canonical(record)
+
+
+def boot_list() -> BootList:
+    """Return the list of a boot image's parts."""
+    parts = (("alpha", "1.2", digest("part")), ("beta", "2!1+local", digest("other part")))
+    return BootList(index_ref().digest, TARGET, parts)
 
 
 def lock() -> Lock:
