@@ -31,6 +31,21 @@ class NotPublishedError(CloudImportError):
         self.missing = missing
 
 
+class YankedError(CloudImportError):
+    """Pins of the environment were yanked, and the settings refuse such.
+
+    ``yanked`` maps each, as ``name==version``, to the reason that the curator gave.
+    """
+
+    def __init__(self, message: str, yanked: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.yanked = yanked or {}
+
+
+class YankedWarning(UserWarning):
+    """Pins of the environment were yanked; the text has the curator's reasons."""
+
+
 class FetchError(CloudImportError, ImportError):
     """Bytes could not be had from the shelf.
 

@@ -40,6 +40,7 @@ from shelf_tools.process import stop_all
 from shelf_tools.recipes import NAME as RECIPES
 from shelf_tools.recipes import Recipes, chosen, read_recipes
 from shelf_tools.sandbox import TRACE_LIMITS, Sandbox, open_sandbox
+from shelf_tools.status import refuse_yanked
 from shelf_tools.store import Store, open_store
 from shelf_tools.trace import Trace, trace
 from shelf_tools.workfolder import work_folder
@@ -78,6 +79,7 @@ class Job:
     sandbox: str = "bubblewrap"
     level: int = LEVEL
     recipes: Path | None = None
+    allow_yanked: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     source = open_source(job.shelf, SourceConfig(environ=job.environ))
     try:
         open_shelf(store)
+        wanted = [one for target in job.targets for one in pins.for_target(listed, target)]
+        refuse_yanked(store, wanted, job.allow_yanked, report.note)
         with ThreadPoolExecutor(max(1, job.jobs), "publish") as pool:
             outcomes = [
                 _Target(job, target, listed, options, store, source, pool, report, recipes).run()
