@@ -18,6 +18,7 @@ else:
 
 #: Characters of a reason, at the most.
 REASON = 500
+_UNSAID = "without a reason"
 
 
 class Status(NamedTuple):
@@ -37,7 +38,7 @@ class Status(NamedTuple):
         record = parse(data, "status", what)
         try:
             yanked = {
-                _pin(name, version): reason_of(text(reason))
+                _pin(name, version): reason_of(text(reason)) or _UNSAID
                 for name, versions in record["yanked"].items()
                 for version, reason in versions.items()
             }

@@ -15,6 +15,7 @@ from cloudimport.format.layout import BuildPointer, Layout
 from cloudimport.format.lock import Lock
 from cloudimport.format.records import EnvironmentPointer, canonical, requirements_digest, sha256
 from cloudimport.format.requirements import parse_lines
+from cloudimport.format.status import Status
 from tests.support import records
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -45,6 +46,7 @@ MADE: dict[str, Callable[[], bytes]] = {
     "static-layout.json": lambda: records.beta_layout().encode(),
     "build.json": lambda: records.build_pointer().encode(),
     "environment.json": lambda: records.environment_pointer().encode(),
+    "status.json": lambda: records.status().encode(),
     "index": records.index_bytes,
     "cloudimport.lock": lambda: records.lock().encode().encode(),
     "boot.lock": lambda: records.boot_lock().encode().encode(),
@@ -69,6 +71,7 @@ def test_golden_records_are_read() -> None:
     assert Layout.decode(read["static-layout.json"]) == records.beta_layout()
     assert BuildPointer.decode(read["build.json"], "it") == records.build_pointer()
     assert EnvironmentPointer.decode(read["environment.json"], "it") == records.environment_pointer()
+    assert Status.decode(read["status.json"], "it").yanked == records.status().yanked
     assert Lock.decode(read["cloudimport.lock"].decode(), "it") == records.lock()
 
 

@@ -19,6 +19,7 @@ from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.layout import BuildPointer, Layout
 from cloudimport.format.lock import Lock
 from cloudimport.format.records import EnvironmentPointer, Ref, canonical, sha256
+from cloudimport.format.status import Status
 from tests.support import records
 
 _QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -75,6 +76,7 @@ READERS: dict[str, tuple[bytes, Callable[[bytes], object], type[CloudImportError
         lambda data: EnvironmentPointer.decode(data, "it"),
         FormatError,
     ),
+    "status": (records.status().encode(), lambda data: Status.decode(data, "it"), FormatError),
     "lock": (
         records.lock().encode().encode(),
         lambda data: Lock.decode(data.decode("utf-8", "replace"), "it"),
@@ -237,6 +239,14 @@ def _matter(kind: str) -> list[tuple[tuple[Any, ...], Any]]:
         ],
         "build": [(("content", 0), "x"), (("content", 2), (256 << 20) + 1), (("name",), "Alpha")],
         "environment": [(("targets",), {"cp312": {}}), (("requirements",), [1]), (("requirements",), "x")],
+        "status": [
+            (("yanked",), []),
+            (("yanked", "alpha"), "1"),
+            (("yanked", "alpha", "1.2"), 1),
+            (("yanked",), {"Alpha": {"1": "x"}}),
+            (("yanked",), {"alpha": {"1.0": "x"}}),
+            (("yanked",), {"alpha": {"../1": "x"}}),
+        ],
         "lock": [(("requirements",), ["alpha==1.3"]), (("shelf",), 1), (("requirements", 0), "\ud800")],
     }
     return table[kind]
@@ -246,7 +256,7 @@ def _matter(kind: str) -> list[tuple[tuple[Any, ...], Any]]:
     ("kind", "at", "new"),
     [
         (kind, at, new)
-        for kind in ("content", "layout", "build", "environment", "lock")
+        for kind in ("content", "layout", "build", "environment", "status", "lock")
         for at, new in _matter(kind)
     ],
 )

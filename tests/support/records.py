@@ -6,7 +6,8 @@ from cloudimport.format.content import Content, File, Native
 from cloudimport.format.layout import Block, BuildPointer, Layout, Pack
 from cloudimport.format.lock import BootRange, Lock
 from cloudimport.format.records import EnvironmentPointer, Ref, sha256
-from cloudimport.ids import Target
+from cloudimport.format.status import Status
+from cloudimport.ids import Pin, Target
 from shelf_tools.indexing import Built, build_index
 
 TARGET = "cp312-manylinux_2_34_x86_64"
@@ -118,6 +119,16 @@ def environment_pointer() -> EnvironmentPointer:
     """Return a pointer of one target that was published twice."""
     old = Ref(digest("old"), 1, 2)
     return EnvironmentPointer(LINES, {TARGET: Ref(digest("new"), 3, 4)}, {TARGET: (old,)})
+
+
+def status() -> Status:
+    """Return a status with two versions of one package that were yanked."""
+    yanked = {
+        Pin("beta", "2!1+local"): "wrong – built",
+        Pin("alpha", "1.2"): "a hole",
+        Pin("alpha", "1"): "old",
+    }
+    return Status.empty()._replace(yanked=yanked)
 
 
 def lock() -> Lock:
