@@ -68,7 +68,8 @@ class AbsentError(FetchError):
 class DeniedError(FetchError):
     """The store refuses access (403), or the credentials are missing or wrong.
 
-    S3 answers 403 for a missing key too when the caller may not list the bucket.
+    S3 answers 403 for a missing key too when the caller may not list the bucket. The text names the package,
+    and on S3 what to grant.
     """
 
 
