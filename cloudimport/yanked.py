@@ -146,7 +146,7 @@ def ask_later(
 
     For a thread of its own. ``is_over`` says that nobody wants to know any more. Raises nothing of ours.
     """
-    modules = -1
+    modules = len(sys.modules)
     for _ in range(_LOOKS):
         time.sleep(_QUIET)
         before, modules = modules, len(sys.modules)

@@ -17,6 +17,7 @@ from shelf_tools.commands import (
     policy,
     publish,
     report,
+    sbom,
     show,
     trace,
     unyank,
@@ -26,7 +27,7 @@ from shelf_tools.commands import (
 from shelf_tools.console import Call
 
 #: In the order of ``shelf --help``.
-_COMMANDS = (publish, ls, show, verify, yank, unyank, export, trace, boot, mirror, report, policy)
+_COMMANDS = (publish, ls, show, verify, yank, unyank, export, trace, boot, mirror, report, sbom, policy)
 _EPILOG = """\
 The shelf is a folder, s3://bucket/prefix (endpoint: AWS_ENDPOINT_URL_S3; credentials: the standard
 sources) or any URL that fsspec knows; without --shelf it is CLOUDIMPORT_SHELF, else a folder in
