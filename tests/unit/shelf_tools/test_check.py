@@ -165,7 +165,7 @@ def test_requires_python_that_breaks_the_parser_is_a_note() -> None:
 
 
 def test_who_needs_whom() -> None:
-    """Each pin is said to need those of the list that hold on the target, with the extras that are asked for."""
+    """Each pin needs those of the list that its metadata names, on the target and with the extras wanted."""
     found = _check(
         ["a[x]==1", "b==2", "c==3"],
         a=_Metadata(("b", "a[y]; extra == 'x'", "c; extra == 'z'"), extras=("x", "y", "z")),
