@@ -20,6 +20,8 @@ from cloudimport.errors import (
     FormatError,
     NotPublishedError,
     UnreachableError,
+    YankedError,
+    YankedWarning,
 )
 
 TYPE_CHECKING = False
@@ -39,6 +41,8 @@ __all__ = [
     "FormatError",
     "NotPublishedError",
     "UnreachableError",
+    "YankedError",
+    "YankedWarning",
     "__version__",
     "install",
     "stats",
@@ -65,7 +69,8 @@ def install(
     Calling it again for the same environment returns that.
 
     Raises ConfigurationError (a setting or file is wrong), NotPublishedError (the environment is
-    not on the shelf), a FetchError (the shelf cannot be read) or FormatError.
+    not on the shelf), YankedError (if ``CLOUDIMPORT_YANKED`` is ``refuse``), a FetchError (the shelf cannot
+    be read) or FormatError.
     """
     from cloudimport import bootstrap
 

@@ -49,10 +49,14 @@ class Missing(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What is missing, and ``notes`` on what could not be checked, one line each."""
+    """What is missing, and ``notes`` on what could not be checked, one line each.
+
+    ``needs`` has for each pin those of the list that it needs, with the extras that are asked for, sorted.
+    """
 
     missing: list[Missing]
     notes: list[str]
+    needs: dict[Pin, list[Pin]]
 
 
 def missing(
@@ -75,7 +79,8 @@ def check(contents: Mapping[Pin, Metadata], requirements: Iterable[Requirement],
         checker.python(requirement.pin)
         checker.ask(requirement.pin, ("", *requirement.extras))
     checker.run()
-    return Report(list(dict.fromkeys(checker.missing)), list(dict.fromkeys(checker.notes)))
+    needs = {pin: sorted(others) for pin, others in checker.needs.items()}
+    return Report(list(dict.fromkeys(checker.missing)), list(dict.fromkeys(checker.notes)), needs)
 
 
 def explain(missing: Sequence[Missing]) -> str:
@@ -99,6 +104,7 @@ class _Checker:
     def __init__(self, pins: dict[str, Pin], contents: Mapping[Pin, Metadata], target: Target) -> None:
         self.missing: list[Missing] = []
         self.notes: list[str] = []
+        self.needs: dict[Pin, set[Pin]] = {}
         self._pins = pins
         self._contents = contents
         self._target = target
@@ -157,6 +163,8 @@ class _Checker:
             by = f"{pin.name}[{extra}]=={pin.version}" if extra else str(pin)
             self.missing.append(Missing(_shown(wanted), by, found.version if found else None))
         if found is not None:
+            if found != pin:  # an extra may name others of its own package
+                self.needs.setdefault(pin, set()).add(found)
             self.ask(found, sorted({canonicalize_name(name) for name in wanted.extras}))
 
 

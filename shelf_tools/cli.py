@@ -17,17 +17,24 @@ from shelf_tools.commands import (
     gc,
     ls,
     mirror,
+    policy,
     promote,
     publish,
     report,
+    sbom,
     show,
     trace,
+    unyank,
     verify,
+    yank,
 )
 from shelf_tools.console import Call
 
 #: In the order of ``shelf --help``.
-_COMMANDS = (publish, ls, show, diff, verify, forget, gc, promote, export, trace, boot, mirror, report)
+_COMMANDS = (
+    *(publish, ls, show, diff, verify, yank, unyank, forget, gc, promote),
+    *(export, trace, boot, mirror, report, sbom, policy),
+)
 _EPILOG = """\
 The shelf is a folder, s3://bucket/prefix (endpoint: AWS_ENDPOINT_URL_S3; credentials: the standard
 sources) or any URL that fsspec knows; without --shelf it is CLOUDIMPORT_SHELF, else a folder in

@@ -41,6 +41,7 @@ from shelf_tools.process import stop_all
 from shelf_tools.recipes import NAME as RECIPES
 from shelf_tools.recipes import Recipes, chosen, read_recipes
 from shelf_tools.sandbox import TRACE_LIMITS, Sandbox, open_sandbox
+from shelf_tools.status import refuse_yanked
 from shelf_tools.store import Store, open_store
 from shelf_tools.trace import Trace, trace
 from shelf_tools.workfolder import work_folder
@@ -79,6 +80,7 @@ class Job:
     sandbox: str = "bubblewrap"
     level: int = LEVEL
     recipes: Path | None = None
+    allow_yanked: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,9 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     source = open_source(job.shelf, SourceConfig(environ=job.environ))
     try:
         open_shelf(store)
-        builds = [(one.pin, str(t)) for t in job.targets for one in pins.for_target(listed, t)]
+        wanted = [(one, str(t)) for t in job.targets for one in pins.for_target(listed, t)]
+        refuse_yanked(store, (one for one, _ in wanted), job.allow_yanked, report.note)
+        builds = [(one.pin, target) for one, target in wanted]
         digest = requirements_digest(requirement.line for requirement in listed)
         with (
             holding(store, builds, [digest], report.note) as lease,

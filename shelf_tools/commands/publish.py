@@ -63,6 +63,11 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         default="bubblewrap",
         help="none: no isolation, at your own risk",
     )
+    make.add_argument(
+        "--allow-yanked",
+        action="store_true",
+        help="publish pins that were yanked ('shelf yank') all the same",
+    )
     make.set_defaults(run=run)
 
 
@@ -96,6 +101,7 @@ def run(call: Call) -> int:
         environ=call.environ,
         sandbox=options.sandbox,
         recipes=options.recipes,
+        allow_yanked=options.allow_yanked,
         **chosen,
     )
     bars = call.bars()

@@ -15,6 +15,7 @@ from cloudimport.format.layout import BuildPointer, Layout
 from cloudimport.format.lock import Lock
 from cloudimport.format.records import EnvironmentPointer, canonical, requirements_digest, sha256
 from cloudimport.format.requirements import parse_lines
+from cloudimport.format.status import Status
 from cloudimport.ids import Pin
 from shelf_tools import leases
 from shelf_tools.reach import BootList
@@ -62,6 +63,7 @@ MADE: dict[str, Callable[[], bytes]] = {
     "lease.json": _lease,
     "collection.json": lambda: leases._flag("0123abcd", 3),
     "boots.json": lambda: records.boot_list().encode(),
+    "status.json": lambda: records.status().encode(),
     "index": records.index_bytes,
     "cloudimport.lock": lambda: records.lock().encode().encode(),
     "boot.lock": lambda: records.boot_lock().encode().encode(),
@@ -89,6 +91,7 @@ def test_golden_records_are_read() -> None:
     assert EnvironmentPointer.decode(read["forgotten.json"], "it") == records.forgotten_pointer()
     assert BootList.decode(read["boots.json"], records.boot_list().key) == records.boot_list()
     assert read["lease.json"] == records.lease()
+    assert Status.decode(read["status.json"], "it").yanked == records.status().yanked
     assert Lock.decode(read["cloudimport.lock"].decode(), "it") == records.lock()
 
 

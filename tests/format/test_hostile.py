@@ -19,6 +19,7 @@ from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.layout import BuildPointer, Layout
 from cloudimport.format.lock import Lock
 from cloudimport.format.records import EnvironmentPointer, Ref, canonical, sha256
+from cloudimport.format.status import Status
 from shelf_tools.leases import decode as read_lease
 from shelf_tools.reach import BootList
 from tests.support import records
@@ -89,6 +90,7 @@ READERS: dict[str, tuple[bytes, Callable[[bytes], object], type[CloudImportError
     ),
     "lease": (records.lease(), lambda data: read_lease(data, "it"), FormatError),
     "boots": (records.boot_list().encode(), read_boots, FormatError),
+    "status": (records.status().encode(), lambda data: Status.decode(data, "it"), FormatError),
     "lock": (
         records.lock().encode().encode(),
         lambda data: Lock.decode(data.decode("utf-8", "replace"), "it"),
@@ -270,6 +272,14 @@ def _matter(kind: str) -> list[tuple[tuple[Any, ...], Any]]:
             (("parts", 0, 2), "x"),
             (("target",), "x"),
         ],
+        "status": [
+            (("yanked",), []),
+            (("yanked", "alpha"), "1"),
+            (("yanked", "alpha", "1.2"), 1),
+            (("yanked",), {"Alpha": {"1": "x"}}),
+            (("yanked",), {"alpha": {"1.0": "x"}}),
+            (("yanked",), {"alpha": {"../1": "x"}}),
+        ],
         "lock": [(("requirements",), ["alpha==1.3"]), (("shelf",), 1), (("requirements", 0), "\ud800")],
     }
     return table[kind]
@@ -279,7 +289,17 @@ def _matter(kind: str) -> list[tuple[tuple[Any, ...], Any]]:
     ("kind", "at", "new"),
     [
         (kind, at, new)
-        for kind in ("content", "layout", "build", "environment", "forgotten", "lease", "boots", "lock")
+        for kind in (
+            "content",
+            "layout",
+            "build",
+            "environment",
+            "forgotten",
+            "lease",
+            "boots",
+            "status",
+            "lock",
+        )
         for at, new in _matter(kind)
     ],
 )

@@ -6,7 +6,8 @@ from cloudimport.format.content import Content, File, Native
 from cloudimport.format.layout import Block, BuildPointer, Layout, Pack
 from cloudimport.format.lock import BootRange, Lock
 from cloudimport.format.records import EnvironmentPointer, Ref, canonical, sha256
-from cloudimport.ids import Target
+from cloudimport.format.status import Status
+from cloudimport.ids import Pin, Target
 from shelf_tools.indexing import Built, build_index
 from shelf_tools.reach import BootList
 
@@ -137,6 +138,16 @@ def boot_list() -> BootList:
     """Return the list of a boot image's parts."""
     parts = (("alpha", "1.2", digest("part")), ("beta", "2!1+local", digest("other part")))
     return BootList(index_ref().digest, TARGET, parts)
+
+
+def status() -> Status:
+    """Return a status with two versions of one package that were yanked."""
+    yanked = {
+        Pin("beta", "2!1+local"): "wrong – built",
+        Pin("alpha", "1.2"): "a hole",
+        Pin("alpha", "1"): "old",
+    }
+    return Status.empty()._replace(yanked=yanked)
 
 
 def lock() -> Lock:
