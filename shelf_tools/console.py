@@ -6,6 +6,7 @@ import argparse
 import json
 import signal
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import TypeAlias
 
 from rich.console import Console
@@ -67,6 +68,13 @@ def printable(text: str) -> str:
 def counted(number: int, noun: str, several: str = "") -> str:
     """Return such as ``1 file``, ``2 files``; ``several`` where an s does not make it."""
     return f"{number} {noun if number == 1 else several or f'{noun}s'}"
+
+
+def date(seconds: float | None) -> str:
+    """Return a time (seconds since 1970) as ISO 8601 has it, in UTC."""
+    if seconds is None:
+        return "at an unknown time"
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Bars:

@@ -27,6 +27,7 @@ from shelf_tools.indexing import Built
 from shelf_tools.needed import NeededBy, needed_by
 from shelf_tools.objects import Walk
 from shelf_tools.reach import Build, Environment, build_of, environments
+from shelf_tools.status import Mark, read_marks, verify_status
 from shelf_tools.store import Store, open_store
 
 #: Builds verified at a time: what bounds it is reading.
@@ -36,7 +37,7 @@ _JOBS = 4
 class Listed(NamedTuple):
     """A build of a listing: its objects, their bytes, and when it was published.
 
-    ``published``: seconds since 1970, None where the store does not say.
+    ``published``: seconds since 1970, None where the store does not say. ``yanked``: the mark, if it has one.
     """
 
     pin: Pin
@@ -44,11 +45,13 @@ class Listed(NamedTuple):
     objects: int
     stored: int
     published: float | None
+    yanked: Mark | None
 
     def record(self) -> dict[str, Any]:
         """Return it for JSON."""
         own = {"name": self.pin.name, "version": self.pin.version, "target": str(self.target)}
-        return {**own, "objects": self.objects, "stored": self.stored, "published": self.published}
+        figures = {"objects": self.objects, "stored": self.stored, "published": self.published}
+        return {**own, **figures, "yanked": self.yanked and self.yanked.record()}
 
 
 class Chosen(NamedTuple):
@@ -100,17 +103,21 @@ class Shown(NamedTuple):
     provenance: dict[str, Any]
     rows: tuple[File, ...]
     needed: NeededBy
+    yanked: Mark | None
 
     def record(self) -> dict[str, Any]:
         """Return it for JSON."""
         left = {
-            name: value for name, value in self._asdict().items() if name not in ("pin", "rows", "needed")
+            name: value
+            for name, value in self._asdict().items()
+            if name not in ("pin", "rows", "needed", "yanked")
         }
         return {
             **left,
             "name": self.pin.name,
             "version": self.pin.version,
             "target": str(self.target),
+            "yanked": self.yanked and self.yanked.record(),
             "files": [file._asdict() for file in self.rows],
             "needed_by": {
                 "environments": [
@@ -125,7 +132,10 @@ class Shown(NamedTuple):
 
 
 class Shelf:
-    """A shelf to look at. Raises ConfigurationError if there is none, FormatError for a newer one."""
+    """A shelf to look at. Raises ConfigurationError if there is none, FormatError for a newer one.
+
+    ``problems``: lines on what could not be looked at while the rest was.
+    """
 
     def __init__(self, url: str, environ: Mapping[str, str]) -> None:
         self.store: Store = open_store(url, environ)
@@ -136,6 +146,7 @@ class Shelf:
                 f"{self.store.url} is no shelf: it has no {keys.SHELF}; publish to it first"
             )
         parse(found[0], "shelf", f"{self.store.url}/{keys.SHELF}")
+        self.problems: list[str] = []
 
     def close(self) -> None:
         """Drop connections."""
@@ -144,6 +155,10 @@ class Shelf:
     def builds(self) -> list[tuple[Pin, Target]]:
         """Return every build, sorted. Raises a FetchError."""
         return published(self.store)
+
+    def marks(self) -> dict[Pin, Mark]:
+        """Return what is yanked; none, and a problem, if the status is damaged. Raises a FetchError."""
+        return read_marks(self.store, self.problems.append)
 
     def listing(self, chosen: Chosen) -> list[Listed]:
         """Return the builds that are wanted, sorted. Raises a FetchError."""
@@ -157,8 +172,16 @@ class Shelf:
                 sizes[build] += entry.size
                 if entry.key.endswith("/build.json"):
                     published[build] = entry.modified
+        yanked = self.marks()
         return [
-            Listed(build[0], Target.parse(build[1]), objects[build], sizes[build], when)
+            Listed(
+                build[0],
+                Target.parse(build[1]),
+                objects[build],
+                sizes[build],
+                when,
+                yanked.get(build[0]),
+            )
             for build, when in sorted(published.items())
             if chosen.has_name([build[0].name]) and chosen.has_target(build[1]) and chosen.has_age(when)
         ]
@@ -192,7 +215,8 @@ class Shelf:
         if not wanted:
             listed = ", ".join(map(str, found))
             raise ConfigurationError(f"{pin} is on {self.store.url} for {listed} only")
-        return [self._shown(pin, target) for target in wanted]
+        mark = self.marks().get(pin)
+        return [self._shown(pin, target, mark) for target in wanted]
 
     def verify(self, pins: Sequence[Pin], on_done: Callable[[str], None]) -> Iterator[str]:
         """Yield a line for each problem of the pins; of everything, environments included, without pins."""
@@ -210,6 +234,7 @@ class Shelf:
         if not pins:
             problems = verify_environments(self.store, self.source)
             yield from problems
+            yield from verify_status(self.store)
             yield from self._verify_others([*said, *problems])
 
     def _verify(self, build: tuple[Pin, Target]) -> list[str]:
@@ -240,7 +265,7 @@ class Shelf:
             raise ConfigurationError(f"not on {self.store.url}: {', '.join(absent)}")
         return found
 
-    def _shown(self, pin: Pin, target: Target) -> Shown:
+    def _shown(self, pin: Pin, target: Target, mark: Mark | None) -> Shown:
         built = self.read(pin, str(target))
         key = keys.build_pointer(pin.name, pin.version, str(target))
         pointer = BuildPointer.decode(self.source.read(key), key)
@@ -263,4 +288,5 @@ class Shelf:
             json.loads(read_record(self.source, whence, pointer.provenance)),
             content.files,
             needed_by(self.store, self.source, (pin, str(target))),
+            mark,
         )

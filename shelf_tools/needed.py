@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from packaging.requirements import InvalidRequirement
-from packaging.requirements import Requirement as Dependency
-
-from cloudimport.errors import CloudImportError, ConfigurationError
+from cloudimport.errors import CloudImportError
 from cloudimport.format import keys
 from cloudimport.format.content import Content
 from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.records import Ref
-from cloudimport.ids import Pin, normalise_name
+from cloudimport.format.requirements import parse_lines
+from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
 from cloudimport.sources.record import read_record
+from shelf_tools import pins
+from shelf_tools.check import check
 from shelf_tools.objects import plain
 from shelf_tools.reach import Build, environments
 from shelf_tools.store import Store
@@ -34,7 +35,7 @@ class Need(NamedTuple):
 
 
 class NeededBy(NamedTuple):
-    """Who needs a build. ``packages``: a pin, and the lines of its Requires-Dist that name the build's.
+    """Who needs a build. ``packages``: a pin, and the lines of its Requires-Dist that ask for the build's.
 
     ``problems``: lines on environments and packages that could not be read.
     """
@@ -56,19 +57,39 @@ def needed_by(store: Store, source: Source, build: Build) -> NeededBy:
     }
     problems: list[str] = []
     needs: list[Need] = []
-    beside: dict[str, Pin] = {}
+    indexes: list[EnvironmentIndex] = []
     with ThreadPoolExecutor(_READERS) as pool:
         read = pool.map(lambda row: _index(source, row[1], problems), refs.values())
         for (one, ref, replaced), index in zip(refs.values(), read, strict=True):
-            if index is None or build[0] not in {found.pin for found in index.builds}:
-                continue
-            needs.append(Need(one.digest, one.pointer.requirements, ref.digest, replaced))
-            for found in index.builds:
-                prefix = keys.build_prefix(*found.pin, build[1])
-                beside[f"{prefix}content-{found.content}"] = found.pin
-        asking = pool.map(lambda key: _asks(source, key, build[0].name, problems), beside)
-        packages = {pin: lines for pin, lines in zip(beside.values(), asking, strict=True) if lines}
-    return NeededBy(tuple(sorted(needs)), tuple(sorted(packages.items())), tuple(dict.fromkeys(problems)))
+            if index is not None and build[0] in {found.pin for found in index.builds}:
+                needs.append(Need(one.digest, one.pointer.requirements, ref.digest, replaced))
+                indexes.append(index)
+        wanted = {_key(one.pin, one.content, build[1]): None for index in indexes for one in index.builds}
+        found = pool.map(lambda key: _content(source, key, problems), wanted)
+        contents = {key: one for key, one in zip(wanted, found, strict=True) if one is not None}
+    packages: dict[Pin, dict[str, None]] = {}
+    for index in indexes:
+        for pin, lines in _asking(index, build, contents, problems):
+            packages.setdefault(pin, {}).update(dict.fromkeys(lines))
+    rows = tuple((pin, tuple(lines)) for pin, lines in sorted(packages.items()))
+    return NeededBy(tuple(sorted(needs)), rows, tuple(dict.fromkeys(problems)))
+
+
+def _asking(
+    index: EnvironmentIndex, build: Build, contents: Mapping[str, Content], problems: list[str]
+) -> Iterator[tuple[Pin, tuple[str, ...]]]:
+    """Yield what asks for a build in one environment, with the extras and markers that hold there."""
+    target = Target.parse(build[1])
+    keyed = ((one.pin, _key(one.pin, one.content, build[1])) for one in index.builds)
+    there = {pin: contents[key] for pin, key in keyed if key in contents}
+    try:
+        listed = pins.for_target(parse_lines(index.requirements), target)
+    except CloudImportError as error:
+        problems.append(str(error))
+        return
+    for pin, others in check(there, listed, target).needs.items():
+        if build[0] in others:
+            yield pin, others[build[0]]
 
 
 def _index(source: Source, ref: Ref, problems: list[str]) -> EnvironmentIndex | None:
@@ -79,18 +100,13 @@ def _index(source: Source, ref: Ref, problems: list[str]) -> EnvironmentIndex | 
         return None
 
 
-def _asks(source: Source, key: str, name: str, problems: list[str]) -> tuple[str, ...]:
-    """Return the dependencies of a content that name a package, under whatever marker."""
+def _key(pin: Pin, content: str, target: str) -> str:
+    return f"{keys.build_prefix(*pin, target)}content-{content}"
+
+
+def _content(source: Source, key: str, problems: list[str]) -> Content | None:
     try:
-        content = Content.decode(plain(key, source.read(key)), key)
+        return Content.decode(plain(key, source.read(key)), key)
     except CloudImportError as error:
         problems.append(str(error))
-        return ()
-    return tuple(line for line in content.requires if content.name != name and _name(line) == name)
-
-
-def _name(line: str) -> str:
-    try:
-        return normalise_name(Dependency(line).name)
-    except (InvalidRequirement, ConfigurationError, ValueError, RecursionError):
-        return ""
+        return None

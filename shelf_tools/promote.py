@@ -23,6 +23,7 @@ from cloudimport.format.records import (
     parse,
     requirements_digest,
 )
+from cloudimport.ids import Pin
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
 from shelf_tools.builds import ConflictError
@@ -30,6 +31,7 @@ from shelf_tools.copying import Copier
 from shelf_tools.environments import open_shelf, read_lock
 from shelf_tools.leases import Lease, holding
 from shelf_tools.reach import BootList, Build, Needs, Reach, environments
+from shelf_tools.status import Mark, YankedPinsError, carry_over, marks, read_status
 from shelf_tools.store import open_store
 
 #: Builds, and objects of a build, that are copied at a time.
@@ -55,12 +57,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Promoted:
-    """How many indexes and builds were promoted, and objects and bytes that had to be copied."""
+    """How many indexes and builds were promoted, and objects and bytes that had to be copied.
+
+    ``notes``: lines on pins that are yanked.
+    """
 
     indexes: int
     builds: int
     objects: int
     size: int
+    notes: tuple[str, ...] = ()
 
 
 class Promotion:
@@ -125,17 +131,22 @@ class Promotion:
         on_start: Callable[[int], None],
         on_done: Callable[[str], None],
         say: Callable[[str], None],
+        allow_yanked: bool = False,
     ) -> Promoted:
         """Copy builds, then indexes, then point to them. What is there is not copied again.
 
-        Raises PromoteError with a line for each build that conflicts, fails or is damaged; what was copied
-        until then is used by the next run.
+        Pins that either shelf says are yanked are refused; if that is allowed, their marks go along.
+        Raises YankedPinsError for these before anything is written, and PromoteError with a line for each
+        build that conflicts, fails or is damaged; what was copied until then is used by the next run.
         """
         needs = self._reach.indexes(one.ref for one in wanted)
         builds = {(pin, need.target): need for need in needs for pin in need.builds}
+        pins = sorted({pin for pin, _ in builds})
+        marked, notes = self._yanked(pins, allow_yanked)
         open_shelf(self._store)
         digests = [requirements_digest(one.requirements) for one in wanted]
         with holding(self._store, builds, digests, say) as lease:
+            carry_over(self._store, marked)  # before anybody can see the environments
             on_start(len(builds))
             objects = self._builds(builds, needs, on_done, lease)
             for one in wanted:
@@ -143,7 +154,24 @@ class Promotion:
                 objects += self._boots(one)
                 lease.keep()
                 self._point(one)
-        return Promoted(len(wanted), len(builds), len(objects), sum(objects))
+        return Promoted(len(wanted), len(builds), len(objects), sum(objects), tuple(notes))
+
+    def _yanked(self, pins: Sequence[Pin], allowed: bool) -> tuple[dict[Pin, Mark], list[str]]:
+        """Return the marks of pins on the first shelf, and a line for each pin that is yanked on either.
+
+        Raises YankedPinsError with these lines unless they are ``allowed``, a FetchError, or FormatError.
+        """
+        first, second = (marks(read_status(store)) for store in (self._from_store, self._store))
+        lines = [
+            f"{pin} is yanked on {store.url}: {found[pin].reason}"
+            for pin in pins
+            for store, found in ((self._from_store, first), (self._store, second))
+            if pin in found
+        ]
+        if lines and not allowed:
+            lines[-1] += "; take another version, or promote it all the same with --allow-yanked"
+            raise YankedPinsError("\n".join(lines))
+        return {pin: first[pin] for pin in pins if pin in first}, lines
 
     def _builds(
         self, builds: Iterable[Build], needs: Sequence[Needs], on_done: Callable[[str], None], lease: Lease

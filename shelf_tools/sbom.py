@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timezone
@@ -116,7 +116,7 @@ def _metadata(source: Source, built: Built) -> RawMetadata:
     return {}
 
 
-def _bom(parts: Sequence[Part], needs: Mapping[Pin, Sequence[Pin]], index: str, target: str) -> Bom:
+def _bom(parts: Sequence[Part], needs: Mapping[Pin, Collection[Pin]], index: str, target: str) -> Bom:
     components = {part.pin: _component(part) for part in parts}
     whole = Component(
         name="environment",
@@ -144,7 +144,7 @@ def _published(parts: Iterable[Part]) -> datetime:
     return datetime.fromtimestamp(last, timezone.utc)
 
 
-def _roots(found: Sequence[Pin], needs: Mapping[Pin, Sequence[Pin]]) -> list[Pin]:
+def _roots(found: Sequence[Pin], needs: Mapping[Pin, Collection[Pin]]) -> list[Pin]:
     """Return pins from which all are reached: those that none needs, and the first of each circle."""
     needed = {other for pin, others in needs.items() for other in others if other != pin}
     roots: list[Pin] = []

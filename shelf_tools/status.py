@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
-from cloudimport.errors import CloudImportError, ConfigurationError
+from cloudimport.errors import CloudImportError, ConfigurationError, DeniedError, FormatError
 from cloudimport.format import keys
 from cloudimport.format.requirements import Requirement
 from cloudimport.format.status import Status, check_reason
@@ -13,6 +15,21 @@ from shelf_tools.store import Store
 
 #: Racing curators take turns; each round one of them wins.
 _ROUNDS = 100
+#: Bytes of a pointer, at the most (docs/format.md, section 2).
+_MOST = 4 << 20
+#: Seconds since 1970, at the most: what is larger is no date (2^35 is in the year 3058).
+_LAST = 1 << 35
+
+
+class Mark(NamedTuple):
+    """Why a pin is yanked, and since when: seconds since 1970, None if the shelf does not say."""
+
+    reason: str
+    since: int | None
+
+    def record(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return self._asdict()
 
 
 class YankedPinsError(CloudImportError):
@@ -25,6 +42,46 @@ def read_status(store: Store) -> Status:
     Raises a FetchError, and FormatError for one of a newer format.
     """
     return _read(store)[0]
+
+
+def marks(status: Status) -> dict[Pin, Mark]:
+    """Return the yanked pins of a status with their marks."""
+    return {pin: Mark(reason, _since(status.record, pin)) for pin, reason in status.yanked.items()}
+
+
+def _since(record: Mapping[str, Any], pin: Pin) -> int | None:
+    """Return when a pin was yanked, as far as it says so: nothing depends on it."""
+    rows = record.get("since")
+    row = rows.get(pin.name) if isinstance(rows, dict) else None
+    when = row.get(pin.version) if isinstance(row, dict) else None
+    return when if type(when) is int and 0 <= when < _LAST else None
+
+
+def read_marks(store: Store, complain: Callable[[str], None]) -> dict[Pin, Mark]:
+    """Return what is yanked; where that cannot be known since the status is damaged or denied, nothing, and
+    complain in a line. Raises another FetchError.
+    """
+    try:
+        return marks(read_status(store))
+    except (FormatError, DeniedError) as error:
+        complain(f"which pins are yanked is not known: {error}")
+        return {}
+
+
+def verify_status(store: Store) -> list[str]:
+    """Return a line if the shelf's status cannot be read. Raises a FetchError if it cannot be fetched.
+
+    No digest says what it has to be, so nothing else can be checked of it, and it cannot be repaired.
+    """
+    try:
+        found = store.read_versioned(keys.STATUS)
+        if found is not None and len(found[0]) > _MOST:
+            raise FormatError(f"{store.url}/{keys.STATUS} is larger than a pointer can be")
+        read_status(store)
+    except FormatError as error:
+        advice = "if it is damaged, remove it and yank them again ('shelf yank')"
+        return [f"{error}; until it can be read nobody hears of yanked pins: {advice}"]
+    return []
 
 
 def _read(store: Store) -> tuple[Status, str | None]:
@@ -62,11 +119,40 @@ def _change(store: Store, pin: Pin, reason: str) -> str:
         before = status.yanked.get(pin, "")
         if before == reason:
             return before
-        rest = {other: why for other, why in status.yanked.items() if other != pin}
-        changed = status._replace(yanked={**rest, pin: reason} if reason else rest)
-        if store.replace(keys.STATUS, changed.encode(), version):
+        since = marks(status)[pin].since if before else int(time.time())
+        mark = Mark(reason, since) if reason else None
+        if store.replace(keys.STATUS, _changed(status, {pin: mark}).encode(), version):
             return before
-    raise ConfigurationError(f"{store.url}/{keys.STATUS} kept changing while it was written: try again")
+    raise _kept_changing(store)
+
+
+def _changed(status: Status, new: Mapping[Pin, Mark | None]) -> Status:
+    """Return a status with other marks for some pins (None: no mark); whatever else it says stays."""
+    found = {pin: mark for pin, mark in {**marks(status), **new}.items() if mark}
+    since: dict[str, dict[str, int]] = {}
+    for pin, mark in found.items():
+        if mark.since is not None:
+            since.setdefault(pin.name, {})[pin.version] = mark.since
+    left = {name: value for name, value in status.record.items() if name != "since"}
+    reasons = {pin: mark.reason for pin, mark in found.items()}
+    return Status(reasons, {**left, "since": since} if since else left)
+
+
+def carry_over(store: Store, found: Mapping[Pin, Mark]) -> None:
+    """Mark pins as yanked that are not yet, in one write: what a shelf says already is kept.
+
+    Raises a FetchError, FormatError, and ConfigurationError if others keep changing it.
+    """
+    for _ in range(_ROUNDS):
+        status, version = _read(store)
+        new = {pin: mark for pin, mark in found.items() if pin not in status.yanked}
+        if not new or store.replace(keys.STATUS, _changed(status, new).encode(), version):
+            return
+    raise _kept_changing(store)
+
+
+def _kept_changing(store: Store) -> ConfigurationError:
+    return ConfigurationError(f"{store.url}/{keys.STATUS} kept changing while it was written: try again")
 
 
 def refuse_yanked(

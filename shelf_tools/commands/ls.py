@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from contextlib import closing
-from datetime import datetime, timezone
 
-from cloudimport.ids import Target
-from shelf_tools.console import Call, Commands, counted
+from cloudimport.format.requirements import parse_lines
+from cloudimport.ids import Pin, Target
+from shelf_tools.console import Call, Commands, counted, date
 from shelf_tools.inspect import Chosen, Listed, Shelf
 from shelf_tools.reach import Environment
+from shelf_tools.status import Mark
 
 #: What PEP 503 takes for one and the same.
 _SEPARATORS = re.compile("[-_.]+")
@@ -44,9 +46,11 @@ def run(call: Call) -> int:
     chosen = Chosen(names, targets, older, newer)
     with closing(Shelf(call.url, call.environ)) as shelf:
         if options.envs:
-            _environments(call, shelf.environments(chosen))
+            _environments(call, shelf.environments(chosen), shelf.marks())
         else:
             _builds(call, shelf.listing(chosen))
+        for problem in shelf.problems:
+            call.complain(f"shelf: {problem}")
     return 0
 
 
@@ -57,19 +61,15 @@ def _builds(call: Call, found: list[Listed]) -> None:
     for one in found:
         line = f"{one.pin} {one.target}"
         if call.options.long:
-            line += f" {counted(one.stored, 'byte')} {_date(one.published)}"
+            line += f" {counted(one.stored, 'byte')} {date(one.published)}"
+        if one.yanked:
+            line += f" yanked: {one.yanked.reason}"
         call.say(line)
 
 
-def _date(seconds: float | None) -> str:
-    if seconds is None:
-        return "at an unknown time"
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _environments(call: Call, found: list[Environment]) -> None:
+def _environments(call: Call, found: list[Environment], yanked: Mapping[Pin, Mark]) -> None:
     if call.options.json:
-        call.print_json([_record(one) for one in found])
+        call.print_json([_record(one, yanked) for one in found])
         return
     for one in found:
         pointer = one.pointer
@@ -81,13 +81,22 @@ def _environments(call: Call, found: list[Environment]) -> None:
             index = f"index {current.digest[:_DIGITS]}" if current else "no index: forgotten"
             replaced = ", ".join(ref.digest[:_DIGITS] for ref in old)
             call.say(f"  {target} {index}" + (f"; replaced: {replaced}" if old else ""))
+        for pin, mark in _yanked(one, yanked).items():
+            call.say(f"  {pin} is yanked: {mark.reason}")
 
 
-def _record(one: Environment) -> dict[str, object]:
+def _yanked(one: Environment, yanked: Mapping[Pin, Mark]) -> dict[Pin, Mark]:
+    """Return the yanked pins of an environment."""
+    listed = sorted({requirement.pin for requirement in parse_lines(one.pointer.requirements)})
+    return {pin: yanked[pin] for pin in listed if pin in yanked}
+
+
+def _record(one: Environment, yanked: Mapping[Pin, Mark]) -> dict[str, object]:
     pointer = one.pointer
     return {
         "digest": one.digest,
         "requirements": list(pointer.requirements),
+        "yanked": {str(pin): mark.record() for pin, mark in _yanked(one, yanked).items()},
         "targets": {
             target: {
                 "index": pointer.targets[target].digest if target in pointer.targets else None,

@@ -19,7 +19,8 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         "promote",
         help="copy environments from one shelf to another, as they are",
         description="Copy environments from one shelf to another, each object checked by its digest on the "
-        "way. What is there is not copied again: a run that was interrupted goes on.",
+        "way. What is there is not copied again: a run that was interrupted goes on. Versions that either "
+        "shelf says are yanked are refused, before anything is written.",
     )
     promote.add_argument("source", metavar="SRC", help="the shelf that has them")
     promote.add_argument("destination", metavar="DST", help="the shelf that gets them; made if need be")
@@ -34,6 +35,11 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
     promote.add_argument("--all", action="store_true", help="every environment, as it is now")
     promote.add_argument(
         "-o", "--output", metavar="FILE", type=Path, help="write the lockfile anew, with DST as its shelf"
+    )
+    promote.add_argument(
+        "--allow-yanked",
+        action="store_true",
+        help="yanked versions as well, with their marks and reasons, which DST then has",
     )
     promote.set_defaults(run=run)
 
@@ -51,8 +57,14 @@ def run(call: Call) -> int:
     with closing(Promotion(options.source, options.destination, call.environ)) as promotion, bars.progress:
         wanted = promotion.of_all() if options.all else promotion.of_locks(locks)
         done = promotion.run(
-            wanted, lambda total: bars.stage("promote", total, "build"), bars.step, bars.note
+            wanted,
+            lambda total: bars.stage("promote", total, "build"),
+            bars.step,
+            bars.note,
+            options.allow_yanked,
         )
+    for note in done.notes:
+        call.complain(f"note: {note}")
     call.say(
         f"{counted(done.indexes, 'index', 'indexes')} and {counted(done.builds, 'build')} on "
         f"{options.destination}; {counted(done.objects, 'object')} copied ({counted(done.size, 'byte')})"

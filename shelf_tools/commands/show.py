@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cloudimport.ids import Pin, Target
-from shelf_tools.console import Call, Commands, counted, printable
+from shelf_tools.console import Call, Commands, counted, date, printable
 from shelf_tools.inspect import Shelf, Shown
 
 #: Digits of a digest that are shown.
@@ -42,7 +42,8 @@ def run(call: Call) -> int:
         call.show(_card(shown))
         if options.files:
             call.show(_files(shown))
-    for problem in dict.fromkeys(line for shown in found for line in shown.needed.problems):
+    others = (line for shown in found for line in shown.needed.problems)
+    for problem in dict.fromkeys((*shelf.problems, *others)):
         call.complain(f"shelf: {problem}")
     return 0
 
@@ -50,7 +51,9 @@ def run(call: Call) -> int:
 def _card(shown: Shown) -> Table:
     card = Table(title=Text(f"{shown.pin}  {shown.target}"), show_header=False, title_justify="left")
     wheel = shown.provenance.get("wheel", {})
+    mark = shown.yanked
     rows = {
+        **({"yanked": f"{date(mark.since)}: {mark.reason}"} if mark else {}),
         "content": shown.content,
         "wheel": f"{wheel.get('name', '')} sha256 {wheel.get('sha256', '')}",
         "files": f"{shown.files}, {shown.size} bytes installed, {shown.stored} stored",

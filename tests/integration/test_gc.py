@@ -22,6 +22,7 @@ from shelf_tools.forget import forget, read_wanted
 from shelf_tools.garbage import Plan
 from shelf_tools.leases import LostTurnError, Turn, collecting, holding, read_leases
 from shelf_tools.reach import BootList
+from shelf_tools.status import read_status, yank
 from tests.support.children import Runner
 from tests.support.s3servers import S3Server
 from tests.support.shelfcommand import run_shelf
@@ -600,6 +601,24 @@ def test_the_command(published: MadeShelf) -> None:
     assert {key.split("/")[1] for key in there(published) if key.startswith("packages/")} == {"b"}
     assert run_shelf("verify", "--shelf", published.url).ok() == "1 build checked, 0 problems"
     assert run_shelf("gc", "--shelf", published.url, "--older-than", "-1").returncode == 2
+
+
+def test_marks_of_yanked_pins_stay(any_shelf: MadeShelf) -> None:
+    """A collection takes no status, and a mark is there still when its build is gone."""
+    any_shelf.add("a", "1", module("a"))
+    any_shelf.add("b", "1", module("b"))
+    any_shelf.environment("b==1")
+    for name in ("a", "b"):
+        yank(any_shelf.store, Pin.parse(f"{name}==1"), "a hole")
+    before = any_shelf.store.read_versioned(keys.STATUS)
+    plan = collect(any_shelf)
+    assert {keys.package_of(entry.key) for entry in plan.garbage} == {"a==1"}
+    assert plan.strange == []
+    after = any_shelf.store.read_versioned(keys.STATUS)
+    assert before is not None
+    assert after is not None
+    assert after[0] == before[0]
+    assert set(read_status(any_shelf.store).yanked) == {Pin.parse("a==1"), Pin.parse("b==1")}
 
 
 def test_the_format_of_what_is_written(shelf: MadeShelf) -> None:

@@ -122,6 +122,95 @@ def test_show_for_people(shelf: MadeShelf) -> None:
     assert f"needs==2 is on file://{shelf.url} for {TARGET} only" in ran.stderr
 
 
+def test_extras_and_markers_say_who_needs_it(shelf: MadeShelf) -> None:
+    """What asks for a package only elsewhere, or with an extra that nobody wants, does not need it."""
+    shelf.target = Target.parse(TARGET)
+    lines = ["base; os_name == 'nt'", "base; extra == 'more'", "base>=1; extra == 'most'"]
+    shelf.add("some", "1", {"some.py": "X = 1\n"}, requires=lines[:1])
+    shelf.add("extra", "1", {"extra.py": "X = 1\n"}, requires=lines[1:])
+    shelf.environment("base==1.5", "some==1", "extra==1")
+    (found,) = read(shelf, "show", "base==1.5", "--target", TARGET)
+    assert [row["pin"] for row in found["needed_by"]["packages"]] == ["needs==2"]
+    shelf.add("asks", "1", {"asks.py": "X = 1\n"}, requires=["extra[most]"])
+    shelf.environment("base==1.5", "some==1", "extra==1", "asks==1")
+    (found,) = read(shelf, "show", "base==1.5", "--target", TARGET)
+    assert found["needed_by"]["packages"] == [
+        {"pin": "extra==1", "requires": lines[2:]},
+        {"pin": "needs==2", "requires": ["Base[fast]>=1 ; os_name == 'posix'"]},
+    ]
+
+
+def test_what_is_yanked_is_marked(shelf: MadeShelf) -> None:
+    """``ls`` has a mark with the reason at builds and environments of a yanked pin, ``show`` since when."""
+    assert "yanked" not in "\n".join(says(shelf, "show", "base==1.5"))
+    began = int(time.time())
+    says(shelf, "yank", "base==1.5", "--reason", "a hole")
+    assert says(shelf, "ls", "b*", "n*") == [
+        f"base==1.5 {OTHER} yanked: a hole",
+        f"base==1.5 {TARGET} yanked: a hole",
+        f"needs==2 {TARGET}",
+    ]
+    (line,) = says(shelf, "ls", "base", "--target", OTHER, "--long")
+    assert line.endswith("Z yanked: a hole")
+    base, needs = read(shelf, "ls", "base", "needs", "--target", TARGET)
+    assert base["yanked"]["reason"] == "a hole"
+    assert began <= base["yanked"]["since"] <= time.time()
+    assert needs["yanked"] is None
+    assert says(shelf, "ls", "--envs")[-1] == "  base==1.5 is yanked: a hole"
+    (environment,) = read(shelf, "ls", "--envs")
+    assert environment["yanked"] == {"base==1.5": base["yanked"]}
+    text = says(shelf, "show", "base==1.5", "--target", TARGET)
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(base["yanked"]["since"]))
+    assert any("yanked" in line and f"{when}: a hole" in line for line in text)
+    assert read(shelf, "show", "base==1.5", "--target", OTHER)[0]["yanked"] == base["yanked"]
+    assert read(shelf, "show", "needs==2")[0]["yanked"] is None
+    says(shelf, "unyank", "base==1.5")
+    assert "yanked" not in "\n".join([*says(shelf, "ls"), *says(shelf, "ls", "--envs")])
+
+
+def test_marks_that_say_less(shelf: MadeShelf) -> None:
+    """A mark without a date, or with one that is none, is shown; another reason keeps the date."""
+    path = Path(shelf.url) / keys.STATUS
+    for since in (
+        {},
+        {"since": {"base": {"1.5": "x"}}},
+        {"since": {"base": {"1.5": 1 << 40}}},
+        {"since": [1]},
+    ):
+        status = {"format": 1, "kind": "status", "yanked": {"base": {"1.5": "a hole"}}, **since}
+        path.write_text(json.dumps(status))
+        assert "at an unknown time: a hole" in "\n".join(says(shelf, "show", "base==1.5"))
+    path.write_text(json.dumps({**status, "since": {"base": {"1.5": 5, "1.6": 6}}, "other": 1}))
+    says(shelf, "yank", "base==1.5", "--reason", "a larger hole")
+    says(shelf, "yank", "needs==2", "--reason", "of base")
+    found = json.loads(path.read_bytes())
+    assert found["yanked"] == {"base": {"1.5": "a larger hole"}, "needs": {"2": "of base"}}
+    assert found["since"]["base"] == {"1.5": 5}
+    assert found["since"]["needs"]["2"] > 1_700_000_000
+    assert found["other"] == 1
+
+
+def test_a_damaged_status(shelf: MadeShelf) -> None:
+    """It is said, and what else there is is shown; ``verify`` has it as a problem. Of none nobody speaks."""
+    path = Path(shelf.url) / keys.STATUS
+    path.write_bytes(b'{"format":1,"kind":"status","yanked":[]}')
+    for arguments in (("ls",), ("ls", "--envs"), ("show", "base==1.5")):
+        ran = run_shelf(*arguments, "--shelf", shelf.url)
+        assert "base==1.5" in ran.ok()
+        (line,) = ran.stderr.splitlines()
+        assert line.startswith("shelf: which pins are yanked is not known: ")
+        assert "status.json is not a well-formed status" in line
+    ran = run_shelf("verify", "--shelf", shelf.url)
+    assert (ran.returncode, ran.stdout) == (1, "4 builds checked, 1 problem\n")
+    assert "status.json is not a well-formed status" in ran.stderr
+    assert "remove it and yank them again" in ran.stderr
+    path.write_bytes(b'{"format":1,"kind":"status","yanked":{}}' + b" " * (4 << 20))
+    assert "status.json is larger than a pointer can be" in run_shelf("verify", "--shelf", shelf.url).stderr
+    path.unlink()
+    assert says(shelf, "verify")[-1] == "4 builds checked, 0 problems"
+    assert len(says(shelf, "ls")) == 4
+
+
 def test_show_beside_damage(shelf: MadeShelf) -> None:
     """An index that cannot be read is said, and the rest is shown."""
     for key in shelf.store.list("envs/"):

@@ -13,13 +13,14 @@ from cloudimport.errors import ConfigurationError, CorruptError, UnreachableErro
 from cloudimport.format import keys
 from cloudimport.format.lock import BootRange
 from cloudimport.format.records import EnvironmentPointer, Ref, requirements_digest, sha256
-from cloudimport.ids import running_targets
+from cloudimport.ids import Pin, running_targets
 from shelf_tools import copying
 from shelf_tools.builds import verify_build
 from shelf_tools.environments import read_lock, replace_lock, verify_environments
 from shelf_tools.leases import holding
 from shelf_tools.promote import Promoted, PromoteError, Promotion
 from shelf_tools.reach import BootList
+from shelf_tools.status import Mark, YankedPinsError, marks, read_status, yank
 from shelf_tools.stores.folder import FolderStore
 from tests.support.s3servers import S3Server
 from tests.support.shelfcommand import run_shelf
@@ -283,6 +284,70 @@ def test_it_waits_for_a_collection_and_holds_a_lease(
     monkeypatch.setattr("shelf_tools.promote.holding", watching)
     promote(source, folder, source.lock)
     assert seen == [(["a==1", "b==2"], [requirements_digest(["a==1", "b==2"])])]
+
+
+def test_yanked_pins_are_refused(source: MadeShelf, folder: MadeShelf) -> None:
+    """Pins that either shelf says are yanked are refused, each in a line, before anything is written."""
+    folder.add("b", "2", {"b.py": "X = 'other'\n"})
+    yank(source.store, Pin.parse("a==1"), "a hole")
+    yank(source.store, Pin.parse("c==3"), "of another environment")
+    yank(folder.store, Pin.parse("b==2"), "not here")
+    before = everything(folder)
+    with pytest.raises(YankedPinsError) as caught:
+        promote(source, folder, source.lock)
+    advice = "take another version, or promote it all the same with --allow-yanked"
+    assert str(caught.value).splitlines() == [
+        f"a==1 is yanked on {source.store.url}: a hole",
+        f"b==2 is yanked on {folder.store.url}: not here; {advice}",
+    ]
+    assert everything(folder) == before
+    assert read_status(folder.store).yanked == {Pin.parse("b==2"): "not here"}
+
+
+def test_marks_go_along(source: MadeShelf, destination: MadeShelf, tmp_path: Path) -> None:
+    """Yanked pins that are allowed take their marks along, with dates; what the other shelf says stays."""
+    pins = [Pin.parse(text) for text in ("a==1", "b==2", "c==3")]
+    for pin in pins:
+        yank(source.store, pin, f"of {pin.name}")
+    status = json.loads((Path(source.url) / keys.STATUS).read_bytes())
+    status["since"] = {"a": {"1": 5}}
+    (Path(source.url) / keys.STATUS).write_text(json.dumps(status))
+    own = {"format": 1, "kind": "status", "yanked": {"b": {"2": "said here"}, "z": {"9": "old"}}, "other": 1}
+    destination.store.put(keys.STATUS, json.dumps(own).encode())
+    promotion = Promotion(source.url, destination.url, destination.environ)
+    try:
+        wanted = promotion.of_locks([source.lock])
+        done = promotion.run(wanted, lambda total: None, lambda name: None, print, allow_yanked=True)
+    finally:
+        promotion.close()
+    assert done.notes == (
+        f"a==1 is yanked on {source.store.url}: of a",
+        f"b==2 is yanked on {source.store.url}: of b",
+        f"b==2 is yanked on {destination.store.url}: said here",
+    )
+    found = read_status(destination.store)
+    assert marks(found) == {
+        pins[0]: Mark("of a", 5),
+        pins[1]: Mark("said here", None),
+        Pin.parse("z==9"): Mark("old", None),
+    }
+    assert found.record["other"] == 1
+    assert problems(destination, source) == []
+
+
+def test_the_command_and_yanked_pins(source: MadeShelf, tmp_path: Path) -> None:
+    """The flag is named by the error, and with it the pins are noted."""
+    there = tmp_path / "prod"
+    run_shelf("yank", "a==1", "--reason", "a hole", "--shelf", source.url).ok()
+    ran = run_shelf("promote", source.url, there, cwd=source.work)
+    assert ran.returncode == 1
+    assert "a==1 is yanked on" in ran.stderr
+    assert "--allow-yanked" in ran.stderr
+    assert not (there / keys.SHELF).exists()
+    ran = run_shelf("promote", source.url, there, "--allow-yanked", cwd=source.work)
+    assert ran.ok().startswith("1 index and 2 builds on")
+    assert f"note: a==1 is yanked on file://{source.url}: a hole" in ran.stderr
+    assert run_shelf("yank", "--shelf", there).ok() == "a==1: a hole"
 
 
 def test_to_itself(source: MadeShelf) -> None:

@@ -172,4 +172,4 @@ def test_who_needs_whom() -> None:
         b=_Metadata(("c; sys_platform == 'win32'", "a")),
     )
     a, b = Pin.parse("a==1"), Pin.parse("b==2")
-    assert found.needs == {a: [b], b: [a]}
+    assert found.needs == {a: {b: ("b",)}, b: {a: ("a",)}}
