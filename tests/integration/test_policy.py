@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cloudimport.format import keys
 from tests.integration.test_real_packages import HELLO, SAMPLE
 from tests.integration.test_real_packages import publish as publish_packages
 from tests.support.children import Ran, Runner
@@ -99,6 +100,8 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Shop:
     with closing(shelf.source):
         publish_installed(shelf, *REQUESTS)
         shelf.add("secret", "1.0", {"secret.py": "x = 1\n"})
+        for key in (f"{keys.LEASES}0123456789abcdef.json", keys.COLLECTION, f"boots/{'0' * 64}/{'1' * 64}"):
+            shelf.store.put(key, b"{}")  # for those who write
         shelf.environment("secret==1")
         shelf.environment(*(str(pin) for pin in shelf.builds if pin.name != "secret"))
     return Shop(server, bucket, shelf.url, shelf.lock, tmp_path, way)
@@ -131,6 +134,7 @@ print(len(open(env.root + "/certifi/cacert.pem").read()) > 100_000)
     assert {key for key in there if shop.may(user, "get_object", key)} == own
     assert len([key for key in there - own if key.startswith("packages/secret/")]) > 3
     assert len([key for key in there - own if key.startswith("envs/")]) == 3
+    assert len([key for key in there - own if key.startswith(("boots/", keys.LEASES, keys.COLLECTION))]) == 3
     assert not shop.may(user, "list_objects_v2", "")
     assert not shop.may(user, "put_object", "packages/idna/x", Body=b"x")
     assert not shop.may(user, "delete_object", "status.json")
