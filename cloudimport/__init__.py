@@ -21,6 +21,8 @@ from cloudimport.errors import (
     NotPublishedError,
     SignatureError,
     UnreachableError,
+    YankedError,
+    YankedWarning,
 )
 
 TYPE_CHECKING = False
@@ -41,6 +43,8 @@ __all__ = [
     "NotPublishedError",
     "SignatureError",
     "UnreachableError",
+    "YankedError",
+    "YankedWarning",
     "__version__",
     "install",
     "stats",
@@ -67,8 +71,8 @@ def install(
     Calling it again for the same environment returns that.
 
     Raises ConfigurationError (a setting or file is wrong), NotPublishedError (the environment is
-    not on the shelf), SignatureError (a root is set and has not signed it), a FetchError (the shelf
-    cannot be read) or FormatError.
+    not on the shelf), SignatureError (a root is set and has not signed it), YankedError (if
+    ``CLOUDIMPORT_YANKED`` is ``refuse``), a FetchError (the shelf cannot be read) or FormatError.
     """
     from cloudimport import bootstrap
 

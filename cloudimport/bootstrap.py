@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from _thread import start_new_thread
 from types import ModuleType
 
 from cloudimport import settings as settings_module
@@ -14,7 +16,14 @@ from cloudimport.cache.disk import DiskBlocks
 from cloudimport.cache.folder import open_folder, temporary_folder
 from cloudimport.cache.hot import HotBlocks
 from cloudimport.cache.tiered import BlockCache
-from cloudimport.environments import cached_index, fetched_index, from_lock, from_shelf, read_lock
+from cloudimport.environments import (
+    cached_index,
+    cached_status,
+    fetched_index,
+    from_lock,
+    from_shelf,
+    read_lock,
+)
 from cloudimport.errors import ConfigurationError
 from cloudimport.events import Counters
 from cloudimport.fetch.engine import Fetcher
@@ -45,6 +54,12 @@ if TYPE_CHECKING:
     from cloudimport.format.lock import BootRange
     from cloudimport.importer.bursts import Bursts
     from cloudimport.tracing import Recorder
+
+#: What is kept where no pin is yanked (docs/format.md, section 4), and where the shelf did not say.
+_NOTHING_YANKED = (b'{"format":1,"kind":"status","yanked":{}}', b"")
+#: How often the shelf's status is tried to be had, until when (seconds), and how long after the first import
+#: the background begins to look whether it may be asked for (seconds).
+_STATUS_ATTEMPTS, _STATUS_DEADLINE, _STATUS_PAUSE = 2, 10.0, 0.25
 
 
 class Environment:
@@ -122,6 +137,7 @@ class _Parts:
             from cloudimport.sources.timing import Timing
 
             inner = Timing(self.counting, self.recorder.requested)
+        self._inner = inner
         self.source: Source = Retrying(inner, config.attempts, config.deadline)
         if settings.shared:
             from cloudimport.sources.shared import Shared
@@ -198,6 +214,14 @@ class _Parts:
             name, [top for table in tables for top, having in table.items() if build in having]
         )
 
+    def status_source(self) -> Source:
+        """Return where the shelf's status is read: with less patience, since there is a way without it."""
+        return Retrying(self._inner, _STATUS_ATTEMPTS, min(self.settings.deadline, _STATUS_DEADLINE))
+
+    def pins(self) -> list[Pin]:
+        """Return the pins that are taken from the shelf."""
+        return [self.index.builds[number].pin for number in self.index.visible]
+
     def forget(self) -> None:
         """In a forked child: drop what belongs to the parent."""
         self.source.forget()
@@ -259,11 +283,61 @@ def install(
                     "another environment is installed: call cloudimport.uninstall() first"
                 )
             uninstall()
+        known, is_good = _known_status(parts)
+        asked = None
+        if settings.yanked == "refuse" and not is_good:
+            from cloudimport.yanked import Asked
+
+            asked = Asked(parts.status_source(), parts.cache_root)
         parts.open_index(ref, target, boot=locked.boots.get(target, ()) if locked else ())
-        return _activate(parts, ref, target)
+        told: set[Pin] = set()
+        if asked is not None or known not in _NOTHING_YANKED:
+            from cloudimport.yanked import heed
+
+            told = heed(parts.pins(), parts.counting.url, settings, known, asked)
+        environment = _activate(parts, ref, target)
+        if settings.yanked == "warn" and not is_good and parts.recorder is None:
+            environment._finder.before_first(lambda: _begin_asking(environment, told))
+        return environment
     finally:
         if _current is None or _current._parts is not parts:
             parts.fetcher.close()
+
+
+def _known_status(parts: _Parts) -> tuple[bytes, bool]:
+    """Return what was kept of the shelf's status, and whether that is good enough not to ask again."""
+    settings = parts.settings
+    if settings.yanked == "ignore":
+        return b"", True
+    data, age = cached_status(parts.cache_root, parts.counting.url) or (b"", -1.0)
+    is_answer = bool(data) or settings.yanked == "warn"
+    return data, is_answer and 0 <= age < settings.status_seconds
+
+
+def _begin_asking(environment: Environment, told: set[Pin]) -> None:
+    """Have the shelf asked for yanked pins, in the background and after the imports that now begin."""
+    try:
+        start_new_thread(_ask, (environment, told))
+    except RuntimeError:
+        pass  # "can't start new thread": another process asks
+
+
+def _ask(environment: Environment, told: set[Pin]) -> None:
+    try:
+        time.sleep(_STATUS_PAUSE)  # before anything is loaded for it
+        from cloudimport.yanked import ask_later
+
+        parts = environment._parts
+        ask_later(
+            parts.status_source(),
+            parts.cache_root,
+            parts.pins(),
+            told,
+            lambda: parts.fetcher.is_busy,
+            lambda: environment is not _current,
+        )
+    except Exception:  # noqa: BLE001
+        pass  # nobody waits for it, and a process that ends takes modules away
 
 
 class Unimported:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import marshal
 import os
 import sys
+import time
 
 from cloudimport.cache.disk import frame, read_framed, write_atomically
 from cloudimport.errors import (
@@ -21,7 +22,7 @@ from cloudimport.events import Counters
 from cloudimport.format import keys
 from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.lock import Lock
-from cloudimport.format.records import EnvironmentPointer, Ref, requirements_digest
+from cloudimport.format.records import EnvironmentPointer, Ref, requirements_digest, sha256
 from cloudimport.ids import Pin, Target
 from cloudimport.settings import Settings
 from cloudimport.sources.base import Source
@@ -214,6 +215,34 @@ def fetched_index(
     except OSError:
         pass  # without a cache on disk the next process fetches it again
     return index
+
+
+def cached_status(cache_root: str, url: str) -> tuple[bytes, float] | None:
+    """Return what the shelf at ``url`` said last of yanked pins, and how many seconds ago that was.
+
+    None: it was not asked, or the answer is damaged. Nothing: it did not say.
+    """
+    path = status_path(cache_root, url)
+    try:
+        data = read_framed(path, os.path.basename(path))
+        return None if data is None else (data, time.time() - os.stat(path).st_mtime)
+    except (OSError, ValueError):
+        return None
+
+
+def keep_status(cache_root: str, url: str, data: bytes) -> None:
+    """Keep what a shelf says of yanked pins; what cannot be kept is asked again by the next process."""
+    path = status_path(cache_root, url)
+    try:
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        write_atomically(path, data, frame(data, os.path.basename(path)))
+    except OSError:
+        pass
+
+
+def status_path(cache_root: str, url: str) -> str:
+    """Return the path of the file that has what a shelf says of yanked pins."""
+    return f"{cache_root}/v1/status/{sha256(url.encode())}"
 
 
 def _index_path(cache_root: str, ref: Ref) -> str:

@@ -38,6 +38,21 @@ class NotPublishedError(CloudImportError):
         self.missing = missing
 
 
+class YankedError(CloudImportError):
+    """Pins of the environment were yanked, and the settings refuse such.
+
+    ``yanked`` maps each, as ``name==version``, to the reason that the curator gave.
+    """
+
+    def __init__(self, message: str, yanked: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.yanked = yanked or {}
+
+
+class YankedWarning(UserWarning):
+    """Pins of the environment were yanked; the text has the curator's reasons."""
+
+
 class FetchError(CloudImportError, ImportError):
     """Bytes could not be had from the shelf.
 
@@ -60,7 +75,8 @@ class AbsentError(FetchError):
 class DeniedError(FetchError):
     """The store refuses access (403), or the credentials are missing or wrong.
 
-    S3 answers 403 for a missing key too when the caller may not list the bucket.
+    S3 answers 403 for a missing key too when the caller may not list the bucket. The text names the package,
+    and on S3 what to grant.
     """
 
 

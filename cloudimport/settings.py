@@ -29,6 +29,8 @@ _CACHE_BYTES_LAMBDA = 128 << 20
 _MEMORY_BYTES = 32 << 20
 #: Default number of seconds within which a fetch, with all its retries, ends in success or an error.
 _DEADLINE = 60.0
+#: Default number of seconds for which what is known of yanked pins is good.
+_STATUS_SECONDS = 300.0
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -57,6 +59,12 @@ class Settings(NamedTuple):
     shared: str = ""
     #: Public keys (hexadecimal) of which one must have signed the environment or lock; none: the lock's.
     roots: tuple[str, ...] = ()
+    #: What becomes of an environment with a yanked pin: ``warn``, ``refuse`` or ``ignore``.
+    yanked: str = "ignore"
+    #: For how many seconds what is known of that is good.
+    status_seconds: float = _STATUS_SECONDS
+    #: Whether an environment is refused, too, when the shelf does not say which pins are yanked.
+    needs_status: bool = False
 
 
 def resolve(
@@ -92,6 +100,7 @@ def resolve(
         _switch(environ, "CLOUDIMPORT_HOLD_GC", "0"),
         _path(environ.get("CLOUDIMPORT_SHARED")),
         _roots(environ.get("CLOUDIMPORT_ROOT", "")),
+        *_status(environ),
     )
 
 
@@ -105,6 +114,18 @@ def _roots(text: str) -> tuple[str, ...]:
     if not keys:  # whoever sets it wants a check: nothing is no key
         raise ConfigurationError("CLOUDIMPORT_ROOT has no public key: see 'shelf key show FILE'")
     return keys
+
+
+def _status(environ: Mapping[str, str]) -> tuple[str, float, bool]:
+    """Return the three settings about yanked pins. Raises ConfigurationError."""
+    yanked = _choice(environ, "CLOUDIMPORT_YANKED", ("warn", "refuse", "ignore"))
+    seconds = _seconds(environ, "CLOUDIMPORT_STATUS_TTL", _STATUS_SECONDS)
+    unknown = _choice(environ, "CLOUDIMPORT_STATUS_UNKNOWN", ("go-on", "refuse"))
+    if unknown == "refuse" and yanked != "refuse":
+        raise ConfigurationError(
+            f"CLOUDIMPORT_STATUS_UNKNOWN=refuse needs CLOUDIMPORT_YANKED=refuse, which is {yanked!r}"
+        )
+    return yanked, seconds, unknown == "refuse"
 
 
 def _path(text: str | None) -> str:
@@ -189,6 +210,14 @@ def _switch(environ: Mapping[str, str], variable: str, default: str = "1") -> bo
     if text not in ("0", "1"):
         raise ConfigurationError(f"{variable}={text!r} is neither 0 nor 1")
     return text == "1"
+
+
+def _choice(environ: Mapping[str, str], variable: str, choices: tuple[str, ...]) -> str:
+    """Return one of ``choices``, of which the first is the default. Raises ConfigurationError."""
+    text = environ.get(variable, "").strip() or choices[0]
+    if text not in choices:
+        raise ConfigurationError(f"{variable}={text!r} is none of {', '.join(choices)}")
+    return text
 
 
 def _seconds(environ: Mapping[str, str], variable: str, default: float) -> float:

@@ -24,6 +24,8 @@ from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
 from cloudimport.sources.record import read_record
 from shelf_tools.environments import check_lock, read_lock, replace_lock
+from shelf_tools.leases import holding
+from shelf_tools.reach import BootList
 from shelf_tools.signing import Signer
 from shelf_tools.store import Store, open_store
 
@@ -78,10 +80,15 @@ def publish_boot(
             "does not have: trace with this lockfile"
         )
     url = locked.shelf or shelf
-    source = open_source(url, SourceConfig(environ=environ))
+    source, store = open_source(url, SourceConfig(environ=environ)), open_store(url, environ)
     try:
         index = EnvironmentIndex(read_record(source, keys.environment_index(ref.digest), ref), ref)
-        ranges = _write(open_store(url, environ), source, index, trace)
+        with holding(store, [(build.pin, index.target) for build in index.builds]):
+            ranges = _write(store, source, index, trace)
+            # What a lockfile names nobody can ask for: so that a collection leaves it, the shelf has a list.
+            parts = dict.fromkeys((row.name, row.version, row.digest) for row in ranges)
+            listed = BootList(ref.digest, index.target, tuple(parts))
+            store.put(listed.key, listed.encode())
     finally:
         source.close()
     replace_lock(lock, locked._replace(boots={**locked.boots, trace.target: ranges}), signers)

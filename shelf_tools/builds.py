@@ -90,20 +90,25 @@ def _read_pointer(source: Source, key: str) -> BuildPointer | None:
         return None
 
 
+def is_sourceless(content: Content) -> bool:
+    """Whether a build has bytecode in place of its source."""
+    kinds = {file.kind for file in content.files}
+    return "bytecode" in kinds and "source" not in kinds
+
+
 def check_form(built: Built, sourceless: bool) -> list[str]:
     """Check that a published build is without source if that is wanted; return a note if only it is.
 
     Raises ConflictError.
     """
     content = built.content
-    kinds = {file.kind for file in content.files}
     if sourceless and any(file.path.endswith(".py") for file in content.files):
         raise ConflictError(
             f"{content.name}=={content.version} for {content.target} is on the shelf with its source, and "
             "a build never changes: publish --bytecode-only to a shelf that does not have it, or another "
             "version"
         )
-    if not sourceless and "bytecode" in kinds and "source" not in kinds:
+    if not sourceless and is_sourceless(content):
         return [f"{content.name}=={content.version}: it is on the shelf without source, and is used so"]
     return []
 

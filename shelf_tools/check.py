@@ -49,10 +49,15 @@ class Missing(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What is missing, and ``notes`` on what could not be checked, one line each."""
+    """What is missing, and ``notes`` on what could not be checked, one line each.
+
+    ``needs`` has for each pin those of the list that it needs, with the extras that are asked for, sorted,
+    each with the lines of Requires-Dist that ask for it.
+    """
 
     missing: list[Missing]
     notes: list[str]
+    needs: dict[Pin, dict[Pin, tuple[str, ...]]]
 
 
 def missing(
@@ -75,7 +80,11 @@ def check(contents: Mapping[Pin, Metadata], requirements: Iterable[Requirement],
         checker.python(requirement.pin)
         checker.ask(requirement.pin, ("", *requirement.extras))
     checker.run()
-    return Report(list(dict.fromkeys(checker.missing)), list(dict.fromkeys(checker.notes)))
+    needs = {
+        pin: {other: tuple(lines) for other, lines in sorted(others.items())}
+        for pin, others in checker.needs.items()
+    }
+    return Report(list(dict.fromkeys(checker.missing)), list(dict.fromkeys(checker.notes)), needs)
 
 
 def explain(missing: Sequence[Missing]) -> str:
@@ -99,6 +108,7 @@ class _Checker:
     def __init__(self, pins: dict[str, Pin], contents: Mapping[Pin, Metadata], target: Target) -> None:
         self.missing: list[Missing] = []
         self.notes: list[str] = []
+        self.needs: dict[Pin, dict[Pin, dict[str, None]]] = {}
         self._pins = pins
         self._contents = contents
         self._target = target
@@ -155,6 +165,8 @@ class _Checker:
             by = f"{pin.name}[{extra}]=={pin.version}" if extra else str(pin)
             self.missing.append(Missing(_shown(wanted), by, found.version if found else None))
         if found is not None:
+            if found != pin:  # an extra may name others of its own package
+                self.needs.setdefault(pin, {}).setdefault(found, {})[line] = None
             self.ask(found, sorted({canonicalize_name(name) for name in wanted.extras}))
 
 

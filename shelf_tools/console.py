@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import TypeAlias
 
 from rich.console import Console
@@ -31,6 +33,10 @@ class Call:
     def show(self, table: Table) -> None:
         """Print a table."""
         self._out.print(table)
+
+    def print_json(self, value: object) -> None:
+        """Print a value as JSON, for programs: in ASCII, so that nothing in it steers a terminal."""
+        self._out.print(json.dumps(value, indent=1), markup=False, emoji=False)
 
     def complain(self, text: str) -> None:
         """Print a line to standard error."""
@@ -59,9 +65,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
-def counted(number: int, noun: str) -> str:
-    """Return such as ``1 file``, ``2 files``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, several: str = "") -> str:
+    """Return such as ``1 file``, ``2 files``; ``several`` where an s does not make it."""
+    return f"{number} {noun if number == 1 else several or f'{noun}s'}"
+
+
+def date(seconds: float | None) -> str:
+    """Return a time (seconds since 1970) as ISO 8601 has it, in UTC."""
+    if seconds is None:
+        return "at an unknown time"
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Bars:

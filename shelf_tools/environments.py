@@ -11,6 +11,7 @@ from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.lock import BootRange, Lock
 from cloudimport.format.records import EnvironmentPointer, Ref, canonical, parse, requirements_digest
 from cloudimport.format.signing import environment_message, is_signed, is_sound, lock_message
+from cloudimport.format.status import Status
 from cloudimport.ids import Target
 from cloudimport.sources.base import Source
 from cloudimport.sources.record import read_record
@@ -28,7 +29,7 @@ def open_shelf(store: Store) -> None:
     """Create the shelf's own records if there are none. Raises FormatError for a newer shelf."""
     found = store.read_versioned(keys.SHELF)
     if found is None:
-        store.create(keys.STATUS, canonical({"format": 1, "kind": "status", "yanked": {}}))
+        store.create(keys.STATUS, Status.empty().encode())
         store.create(keys.SHELF, canonical({"format": 1, "kind": "shelf", "access": "package"}))
         found = store.read_versioned(keys.SHELF)
     if found is not None:

@@ -162,9 +162,14 @@ def _executable_pths(tree: Path) -> list[str]:
     for path in sorted(filter(Path.is_file, tree.glob("*.pth"))):
         with open(path, "rb") as stream:
             text = stream.read(_REPORT_BYTES)
-        if any(line.startswith((b"import ", b"import\t")) for line in text.splitlines()):
+        if is_executable_pth(text):
             found.append(path.name)
     return found
+
+
+def is_executable_pth(text: bytes) -> bool:
+    """Whether ``site`` would execute a line of a ``.pth`` file with these bytes."""
+    return any(line.startswith((b"import ", b"import\t")) for line in text.splitlines())
 
 
 def _check_identity(tree: Path, pin: Pin, what: str) -> None:

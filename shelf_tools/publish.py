@@ -11,7 +11,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from packaging.requirements import Requirement as Dependency
 
 from cloudimport.errors import AbsentError, CloudImportError, ConfigurationError
 from cloudimport.format.content import Content
-from cloudimport.format.records import Ref
+from cloudimport.format.records import Ref, requirements_digest
 from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, Target, normalise_name
 from cloudimport.sources.base import Source
@@ -36,6 +36,7 @@ from shelf_tools.fetch import BATCH, Wheel
 from shelf_tools.indexing import Built
 from shelf_tools.inputs import read_input
 from shelf_tools.interpreters import check_given, find_interpreter, runs_here
+from shelf_tools.leases import Lease, holding
 from shelf_tools.limits import StageLimits
 from shelf_tools.pack import LEVEL
 from shelf_tools.recipes import NAME as RECIPES
@@ -43,6 +44,7 @@ from shelf_tools.recipes import Recipes, read_recipes
 from shelf_tools.signing import Signing
 from shelf_tools.sourcing import Sourcing
 from shelf_tools.stages import Facts, Failed, Finished, Order, Prepared, finish, prepare, survey, version
+from shelf_tools.status import refuse_yanked
 from shelf_tools.store import Store, open_store
 from shelf_tools.trees import release
 from shelf_tools.trust import check_signed
@@ -90,6 +92,7 @@ class Job:
     sandbox: str = "bubblewrap"
     level: int = LEVEL
     recipes: Path | None = None
+    allow_yanked: bool = False
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     add_missing: bool = False
@@ -166,6 +169,7 @@ class _Run:
     recipes: Recipes
     store: Store
     source: Source
+    lease: Lease
     pool: ThreadPoolExecutor
     workers: Workers
     report: Reporter
@@ -185,20 +189,25 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     required = provenance.required(job.require_attestation, known)
     examiner = provenance.Examiner(job.environ, listed.options, required)
     recipes = _recipes(job)
+    lines = [requirement.line for requirement in listed.requirements]
     store = open_store(job.shelf, job.environ)
     source = open_source(job.shelf, SourceConfig(environ=job.environ))
     try:
         open_shelf(store)
-        workers = open_workers(job.executor, job.jobs)
-        try:
-            with ThreadPoolExecutor(max(1, job.jobs), "publish") as pool:
-                run = _Run(job, listed, sourceless, examiner, recipes, store, source, pool, workers, report)
-                outcomes = {target: _Target(run, target).run() for target in _traced_first(job)}
-        finally:
-            workers.close()
+        wanted = [(one, str(t)) for t in job.targets for one in pins.wanted(listed, t)]
+        refuse_yanked(store, (one for one, _ in wanted), job.allow_yanked, report.note)
+        builds = [(one.pin, target) for one, target in wanted]
+        with (
+            holding(store, builds, [requirements_digest(lines)], report.note) as lease,
+            closing(open_workers(job.executor, job.jobs)) as workers,
+            ThreadPoolExecutor(max(1, job.jobs), "publish") as pool,
+        ):
+            run = _Run(
+                job, listed, sourceless, examiner, recipes, store, source, lease, pool, workers, report
+            )
+            outcomes = {target: _Target(run, target).run() for target in _traced_first(job)}
     finally:
         source.close()
-    lines = [requirement.line for requirement in listed.requirements]
     indexes = {str(one.target): one.index for one in outcomes.values()}
     write_lock(job.lock, job.lock_shelf, lines, indexes, job.signing)
     return [outcomes[target] for target in job.targets]
@@ -243,6 +252,7 @@ class _Target:
         lines = [requirement.line for requirement in self._run.listed.requirements]
         store, source = self._run.store, self._run.source
         signers = self._job.signing.signers
+        self._run.lease.keep()
         ref = publish_environment(store, source, lines, self._target, builds, self._report.note, signers)
         for way in ways:
             if way.built:
@@ -428,6 +438,7 @@ class _Target:
 
     def _point(self, done: Finished, worker: str) -> Built:
         """Make visible what a worker has uploaded; it may mean another shelf by the same name."""
+        self._run.lease.keep()
         store, source, content = self._run.store, self._run.source, done.built.content
         lost = (
             f"what {worker or 'this machine'} uploaded is not on {store.url}: does it use another endpoint?"

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from cloudimport.errors import ConfigurationError
+from shelf_tools.stores.listing import Entry, Unfinished
+
+__all__ = ["Entry", "Store", "Unfinished", "open_store"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(::|://)(.*)\Z", re.DOTALL)
 
@@ -50,8 +53,20 @@ class Store(Protocol):
         """Yield the keys that begin with ``prefix``, in no particular order."""
         ...
 
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield the same, with sizes and times."""
+        ...
+
     def delete(self, key: str) -> None:
         """Remove an object; harmless if it is absent."""
+        ...
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Yield what writers, alive or not, have not finished: temporary files, uploads in parts."""
+        ...
+
+    def discard(self, one: Unfinished) -> None:
+        """Remove such a thing; harmless if it is gone, or has been finished. Its writer fails."""
         ...
 
 

@@ -192,6 +192,11 @@ class Fetcher:
         # In this order: what lands meanwhile is in the cache before it leaves the flights.
         return ref in self._flights or ref in self._cache
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is being fetched, or is to be."""
+        return bool(self._flights or self._queue)
+
     def drop(self, ref: BlockRef) -> None:
         """Forget a block that turned out to be wrong or is no longer needed."""
         self._cache.drop(ref)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 SHELF = "shelf.json"
 STATUS = "status.json"
+COLLECTION = "collection.json"
+LEASES = "leases/"
 
 
 def build_prefix(name: str, version: str, target: str) -> str:
@@ -25,6 +27,11 @@ def environment_pointer(requirements_digest: str) -> str:
 def environment_index(digest: str) -> str:
     """Return the key of an environment index."""
     return f"envs/{digest}"
+
+
+def boot_list(index: str, digest: str) -> str:
+    """Return the key of the list of a boot image's parts, for the environment index ``index``."""
+    return f"boots/{index}/{digest}"
 
 
 def is_immutable(key: str) -> bool:

@@ -215,8 +215,9 @@ _TARGET_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 class EnvironmentPointer(NamedTuple):
     """``envs/<requirements digest>.json``: environment indexes per target (docs/format.md, section 9).
 
-    ``history`` has, per target, the indexes that were replaced: deployed lockfiles pin them. ``signatures``
-    are on the indexes that the targets have now.
+    ``history`` has, per target, the indexes that were replaced: deployed lockfiles pin them. A target may
+    have a history and no index: that was forgotten. ``signatures`` are on the indexes that the targets have
+    now.
     """
 
     requirements: tuple[str, ...]
@@ -234,12 +235,14 @@ class EnvironmentPointer(NamedTuple):
             }
             for target, ref in self.targets.items()
         }
+        kept = {t: list(old) for t, old in self.history.items() if old and t not in self.targets}
         return canonical(
             {
                 "format": FORMAT,
                 "kind": "environment",
                 "requirements": list(self.requirements),
                 "targets": targets,
+                **({"kept": kept} if kept else {}),
             }
         )
 
@@ -250,10 +253,9 @@ class EnvironmentPointer(NamedTuple):
         try:
             rows = {_target(t): row for t, row in record["targets"].items()}
             targets = {t: Ref.parse(row["index"], f"{what}: {t}") for t, row in rows.items()}
-            history = {
-                t: tuple(Ref.parse(old, f"{what}: {t}") for old in row.get("history", []))
-                for t, row in rows.items()
-            }
+            histories = {_target(t): old for t, old in record.get("kept", {}).items()}
+            histories |= {t: [*histories.get(t, []), *row.get("history", [])] for t, row in rows.items()}
+            history = {t: tuple(Ref.parse(one, f"{what}: {t}") for one in h) for t, h in histories.items()}
             signatures = {t: signatures_of(row) for t, row in rows.items() if "signatures" in row}
             return cls(texts(record["requirements"]), targets, history, signatures)
         except MALFORMED as error:

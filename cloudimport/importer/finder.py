@@ -64,6 +64,19 @@ class ShelfFinder:
         self._names = tree.index.names
         self._listings: dict[str, frozenset[str]] = {}
 
+    def before_first(self, told: Callable[[], None]) -> None:
+        """Have ``told`` called when a module of the environment is first looked for: once, or a few times
+        at once.
+        """
+        find = self._find
+
+        def first(stem: str) -> Any:
+            self._find = find
+            told()
+            return find(stem)
+
+        self._find = first
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: Any = None
     ) -> ModuleSpec | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from io import FileIO
 
-from cloudimport.errors import AbsentError, DeniedError, FetchError, UnreachableError
-from cloudimport.sources.reading import is_empty, join, lacks, too_short
+from cloudimport.errors import AbsentError, FetchError, UnreachableError
+from cloudimport.sources.reading import is_empty, join, lacks, refused, too_short
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class FolderSource:
         if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
             return AbsentError(f"{text}{self._missing_root()}", key=key)
         if isinstance(error, PermissionError):
-            return DeniedError(text, key=key)
+            return refused(text, key)
         return UnreachableError(text, key=key)
 
     def _missing_root(self) -> str:

@@ -18,12 +18,11 @@ from cloudimport.errors import (
     AbsentError,
     CloudImportError,
     ConfigurationError,
-    DeniedError,
     UnreachableError,
 )
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.helper import helper_command, helper_path
-from cloudimport.sources.reading import final, hand_out, is_empty, join, lacks, too_short
+from cloudimport.sources.reading import final, hand_out, is_empty, join, lacks, refused, too_short
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ class ForeignSource:
         if kind == "absent":
             return AbsentError(text, key=key)
         if kind == "denied":
-            return DeniedError(text, key=key)
+            return refused(text, key)
         error = UnreachableError(text, key=key)
         return final(error) if kind == "range" else error
 

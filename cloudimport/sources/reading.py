@@ -5,7 +5,8 @@ Import budget: nothing.
 
 from __future__ import annotations
 
-from cloudimport.errors import UnreachableError
+from cloudimport.errors import DeniedError, UnreachableError
+from cloudimport.format.keys import package_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ def lacks(start: int, length: int | None, size: int) -> bool:
     A window that begins at the end lacks its first byte, as in HTTP (RFC 9110, section 14.1.2).
     """
     return 0 < start >= size if length is None else start + length > size
+
+
+def refused(text: str, key: str) -> DeniedError:
+    """Return the error for an object that may not be read; it begins with the package that this is of."""
+    package = package_of(key)
+    return DeniedError(f"{package} may not be read: {text}" if package else text, key=key, package=package)
 
 
 def final(error: UnreachableError) -> UnreachableError:

@@ -10,15 +10,24 @@ import re
 import threading
 import time
 
-from cloudimport.errors import AbsentError, DeniedError, FetchError, UnreachableError
+from cloudimport.errors import AbsentError, FetchError, UnreachableError
+from cloudimport.format.keys import package_of
+from cloudimport.settings import LOCK_NAME
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.credentials import CredentialChain
 from cloudimport.sources.http import HttpClient, Limits
 from cloudimport.sources.origin import Origin
 from cloudimport.sources.profiles import Profiles
 from cloudimport.sources.proxies import Proxies
-from cloudimport.sources.reading import final, is_empty, join, lacks, too_short
-from cloudimport.sources.s3_endpoint import DEFAULT_REGION, S3Error, check_bucket, locate, parse_error
+from cloudimport.sources.reading import final, is_empty, join, lacks, refused, too_short
+from cloudimport.sources.s3_endpoint import (
+    DEFAULT_REGION,
+    S3Error,
+    check_bucket,
+    locate,
+    object_arn,
+    parse_error,
+)
 from cloudimport.sources.sigv4 import Credentials, quote, sign
 from cloudimport.sources.wire import HttpError, Response, Window
 
@@ -166,6 +175,16 @@ class S3Source:
             self._origin, self._base = locate(self._bucket, region, self._config)
         return True
 
+    def _grant(self, key: str) -> str:
+        """Return what to grant to whoever may not read ``key``."""
+        pin = package_of(key)
+        below = f"packages/{pin.partition('==')[0]}/*" if pin else key
+        command = f"shelf policy {pin.partition('==')[0]}" if pin else f"shelf policy --lock {LOCK_NAME}"
+        with self._lock:
+            region = self._region
+        arn = object_arn(region, self._bucket, join(self._prefix, below))
+        return f": grant s3:GetObject on {arn} ('{command}' writes the policy)"
+
     def _typed(self, problem: S3Error, key: str, start: int, length: int | None) -> FetchError:
         status, code, message, region = problem
         if status == 416:
@@ -176,7 +195,8 @@ class S3Source:
         if status == 404:
             return AbsentError(text, key=key)
         if status in (401, 403) or code in _REFUSED:
-            return DeniedError(f"{text}{_advice(code)}", key=key)
+            advice = self._grant(key) if code == "AccessDenied" or not code else ""
+            return refused(f"{text}{_advice(code)}{advice}", key)
         if status in (301, 307):
             text += f"; the bucket is in region {region}" if region else "; set the bucket's region"
         error = UnreachableError(text, key=key)

@@ -27,6 +27,16 @@ _DOMAINS = {
     "us-isob-": "sc2s.sgov.gov",
     "eusc-": "amazonaws.eu",
 }
+#: Region prefix -> partition of ARNs (the same file).
+_PARTITIONS = {
+    "cn-": "aws-cn",
+    "us-gov-": "aws-us-gov",
+    "us-iso-": "aws-iso",
+    "us-isob-": "aws-iso-b",
+    "eusc-": "aws-eusc",
+}
+#: Characters that stand for others in a policy ("IAM policy elements: variables and tags", IAM user guide).
+_WILD = str.maketrans({"*": "${*}", "?": "${?}", "$": "${$}"})
 #: What virtual-host addressing needs of a bucket's name.
 _HOST_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*[a-z0-9]\Z")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}\Z")
@@ -61,6 +71,16 @@ def custom_endpoint(config: SourceConfig) -> str | None:
     if config.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
         return None
     return config.environ.get("AWS_ENDPOINT_URL_S3") or config.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def object_arn(region: str, bucket: str, name: str) -> str:
+    """Return the ARN of an object; if its name ends in ``/*``, of all whose names begin with what is before.
+
+    A ``*`` elsewhere in the name means itself.
+    """
+    partition = next((p for prefix, p in _PARTITIONS.items() if region.startswith(prefix)), "aws")
+    body, wild = (name[:-1], "*") if name.endswith("/*") else (name, "")
+    return f"arn:{partition}:s3:::{bucket}/{body.translate(_WILD)}{wild}"
 
 
 def locate(bucket: str, region: str, config: SourceConfig) -> tuple[Origin, str]:

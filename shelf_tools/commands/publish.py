@@ -89,6 +89,11 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         help="none: no isolation, at your own risk",
     )
     make.add_argument(
+        "--allow-yanked",
+        action="store_true",
+        help="publish pins that were yanked ('shelf yank') all the same",
+    )
+    make.add_argument(
         "--allow-sdist",
         metavar="NAME",
         action="append",
@@ -226,6 +231,7 @@ def run(call: Call) -> int:
         environ=call.environ,
         sandbox=options.sandbox,
         recipes=options.recipes,
+        allow_yanked=options.allow_yanked,
         extras=tuple(options.extra),
         groups=tuple(options.group),
         add_missing=options.add_missing,

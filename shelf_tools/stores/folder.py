@@ -13,11 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cloudimport.errors import AbsentError, ConfigurationError, DeniedError, FetchError, UnreachableError
+from shelf_tools.stores.listing import Entry, Unfinished
 
 #: How temporary files begin. They are no keys: ``list`` leaves them out, no record names them.
 _TEMPORARY = ".tmp-"
 #: The lock of ``replace``, in the root; no key either.
 _LOCK = ".lock"
+#: How often a folder is made anew that vanished before there was a file in it.
+_TRIES = 20
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -70,19 +73,52 @@ class FolderStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys that begin with ``prefix``; see ``Store.list``."""
-        top = os.path.join(self._root, os.path.dirname(prefix)) if "/" in prefix else self._root
         with self._errors(prefix):
-            for folder, _, names in os.walk(top):
-                below = os.path.relpath(folder, self._root)
-                for name in names:
-                    key = name if below == "." else f"{below}/{name}"
-                    if key.startswith(prefix) and not name.startswith(_TEMPORARY) and key != _LOCK:
-                        yield key
+            for key in self._walk(prefix):
+                if not _is_temporary(key) and key != _LOCK:
+                    yield key
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield them with sizes and times of modification; see ``Store.entries``."""
+        for key in self.list(prefix):
+            with self._errors(key), suppress(FileNotFoundError, NotADirectoryError):  # removed meanwhile
+                status = os.stat(f"{self._root}/{key}")
+                yield Entry(key, status.st_size, status.st_mtime)
 
     def delete(self, key: str) -> None:
-        """Remove a file; see ``Store.delete``."""
-        with self._errors(key), suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(self._path(key))
+        """Remove a file, and the folders that are empty then; see ``Store.delete``."""
+        with self._errors(key):
+            self._remove(self._path(key))
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Yield the temporary files; see ``Store.unfinished``."""
+        for key in filter(_is_temporary, self._walk("")):
+            with self._errors(key), suppress(FileNotFoundError, NotADirectoryError):
+                status = os.stat(f"{self._root}/{key}")
+                yield Unfinished(key, key, status.st_size, status.st_mtime)
+
+    def discard(self, one: Unfinished) -> None:
+        """Remove a temporary file; see ``Store.discard``."""
+        with self._errors(one.key):
+            self._remove(f"{self._root}/{one.handle}")
+
+    def _walk(self, prefix: str) -> Iterator[str]:
+        top = os.path.join(self._root, os.path.dirname(prefix)) if "/" in prefix else self._root
+        for folder, _, names in os.walk(top):
+            below = os.path.relpath(folder, self._root)
+            for name in names:
+                key = name if below == "." else f"{below}/{name}"
+                if key.startswith(prefix):
+                    yield key
+
+    def _remove(self, path: str) -> None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(path)
+        folder = os.path.dirname(path)
+        with suppress(OSError):  # it holds something, or somebody else was faster
+            while folder != self._root:
+                os.rmdir(folder)
+                folder = os.path.dirname(folder)
 
     def _path(self, key: str) -> str:
         parts = key.split("/")
@@ -95,10 +131,9 @@ class FolderStore:
         """Give a durable temporary file with ``data`` beside the target, and the target's path."""
         target = self._path(key)
         folder = os.path.dirname(target)
-        _make_folders(folder)
         temporary = f"{folder}/{_TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}"
         try:
-            _write(temporary, data)
+            _write(_open_new(temporary), data)
             yield temporary, target
             _sync_folder(folder)
         finally:
@@ -142,8 +177,23 @@ class FolderStore:
         return UnreachableError(text, key=key)
 
 
-def _write(path: str, data: bytes | Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+def _is_temporary(key: str) -> bool:
+    return key.rpartition("/")[2].startswith(_TEMPORARY)
+
+
+def _open_new(path: str) -> int:
+    """Open a new file, and make its folders: what removes the last file of one removes the folder too."""
+    for attempt in range(_TRIES):
+        _make_folders(os.path.dirname(path))
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            if attempt == _TRIES - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _write(descriptor: int, data: bytes | Path) -> None:
     with os.fdopen(descriptor, "wb") as file:
         if isinstance(data, Path):
             with data.open("rb") as source:
@@ -160,9 +210,11 @@ def _make_folders(folder: str) -> None:
         missing.append(folder)
         folder = os.path.dirname(folder)
     for path in reversed(missing):
-        with suppress(FileExistsError):
+        # Not found: a folder above was empty and is gone again; whoever opens a file here sees that.
+        with suppress(FileExistsError, FileNotFoundError):
             os.mkdir(path)
-        _sync_folder(os.path.dirname(path))
+        with suppress(FileNotFoundError):
+            _sync_folder(os.path.dirname(path))
 
 
 def _sync_folder(folder: str) -> None:

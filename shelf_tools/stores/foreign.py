@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from cloudimport.errors import AbsentError, ConfigurationError, DeniedError, FetchError, UnreachableError
 from cloudimport.sources.reading import join
 from shelf_tools.stores.libraries import load
+from shelf_tools.stores.listing import Entry, Unfinished
 
 #: Kinds with real folders, which must be made. Object stores would create a bucket.
 _WITH_FOLDERS = frozenset(
     ["file", "local", "memory", "dir", "sftp", "ssh", "ftp", "smb", "hdfs", "arrow_hdfs", "webhdfs", "webdav"]
 )
+#: What plugins call the time of an object's last write. Not ``created``: of files that is another thing.
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified")
 
 
 class ForeignStore:
@@ -67,21 +71,49 @@ class ForeignStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys that begin with ``prefix``; see ``Store.list``."""
-        with self._errors(prefix):
-            self._system.invalidate_cache()
-            top = self._name(prefix).rpartition("/")[0]
-            names: list[str] = []
-            with suppress(FileNotFoundError):
-                names = self._system.find(top)
-        for name in names:
-            key = name.removeprefix(self._root).lstrip("/")
-            if key.startswith(prefix):
-                yield key
+        for key, _ in self._find(prefix):
+            yield key
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield them with sizes and, where the plugin tells them, times; see ``Store.entries``."""
+        for key, details in self._find(prefix):
+            yield Entry(key, int(details.get("size") or 0), self._modified(key, details))
 
     def delete(self, key: str) -> None:
         """Remove an object; see ``Store.delete``."""
         with self._errors(key), suppress(FileNotFoundError):
             self._system.rm_file(self._name(key))
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Yield nothing: fsspec has no word for it; see ``Store.unfinished``."""
+        return iter(())
+
+    def discard(self, one: Unfinished) -> None:
+        """Do nothing: nothing of this kind was found; see ``Store.discard``."""
+
+    def _find(self, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield keys and what the plugin says of them."""
+        found: dict[str, Mapping[str, Any]] = {}
+        with self._errors(prefix):
+            self._system.invalidate_cache()
+            top = self._name(prefix).rpartition("/")[0]
+            with suppress(FileNotFoundError):
+                found = self._system.find(top, detail=True)
+        for name, details in found.items():
+            key = name.removeprefix(self._root).lstrip("/")
+            if key.startswith(prefix):
+                yield key, details
+
+    def _modified(self, key: str, details: Mapping[str, Any]) -> float | None:
+        for field in _TIMES:
+            found = _seconds(details.get(field))
+            if found is not None:
+                return found
+        try:
+            return _seconds(self._system.modified(self._name(key)))
+        # Plugins that have no such thing, and those whose object is gone: either way it is not known.
+        except Exception:  # noqa: BLE001
+            return None
 
     def _name(self, key: str) -> str:
         return f"{self._root}/{key}"
@@ -114,3 +146,15 @@ class ForeignStore:
         if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
             return DeniedError(text, key=key)
         return UnreachableError(text, key=key)
+
+
+def _seconds(value: object) -> float | None:
+    """Return a plugin's time as seconds since 1970, None if it is none. Without a zone it is UTC."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        except ValueError:
+            return None
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

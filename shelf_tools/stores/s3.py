@@ -16,9 +16,11 @@ from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.reading import join
 from cloudimport.sources.s3_endpoint import check_bucket, custom_endpoint
 from shelf_tools.stores.libraries import load
+from shelf_tools.stores.listing import Entry, Unfinished
 
 #: S3 answers 409 when another conditional write of the key is under way: ask again.
 _CONFLICTS = 10
+_NO_UPLOAD = "NoSuchUpload"
 _MISSING = ("NoSuchKey", "404", "NotFound")
 _DENIED = (
     "AccessDenied",
@@ -79,17 +81,53 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys that begin with ``prefix``; see ``Store.list``."""
-        strip = len(self._name(""))
-        with self._errors(prefix):
-            pages = self._client().get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self._bucket, Prefix=self._name(prefix)):
-                for entry in page.get("Contents", ()):
-                    yield entry["Key"][strip:]
+        for entry in self.entries(prefix):
+            yield entry.key
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield them with sizes and times; see ``Store.entries``."""
+        for row in self._pages("list_objects_v2", "Contents", prefix):
+            yield Entry(self._key(row), row["Size"], row["LastModified"].timestamp())
 
     def delete(self, key: str) -> None:
         """Remove an object; see ``Store.delete``."""
         with self._errors(key):
             self._client().delete_object(**self._place(key))
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Yield the uploads in parts, which cost as objects do; see ``Store.unfinished``."""
+        for row in self._pages("list_multipart_uploads", "Uploads", ""):
+            key, upload = self._key(row), row["UploadId"]
+            with self._errors(key):
+                parts = self._client().get_paginator("list_parts")
+                try:
+                    pages = list(parts.paginate(UploadId=upload, **self._place(key)))
+                except self._client_error() as error:
+                    if _code(error) == _NO_UPLOAD:  # finished meanwhile
+                        continue
+                    raise
+            size = sum(part["Size"] for page in pages for part in page.get("Parts", ()))
+            yield Unfinished(key, upload, size, row["Initiated"].timestamp())
+
+    def discard(self, one: Unfinished) -> None:
+        """Give up an upload in parts; see ``Store.discard``."""
+        with self._errors(one.key):
+            try:
+                self._client().abort_multipart_upload(UploadId=one.handle, **self._place(one.key))
+            except self._client_error() as error:
+                if _code(error) != _NO_UPLOAD:
+                    raise
+
+    def _pages(self, operation: str, field: str, prefix: str) -> Iterator[Any]:
+        """Yield the rows of all pages of a listing."""
+        with self._errors(prefix):
+            pages = self._client().get_paginator(operation)
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._name(prefix)):
+                yield from page.get(field, ())
+
+    def _key(self, row: Any) -> str:
+        found: str = row["Key"]
+        return found[len(self._name("")) :]
 
     def _name(self, key: str) -> str:
         return f"{self._prefix}/{key}" if self._prefix else key

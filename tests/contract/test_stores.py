@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 
@@ -119,6 +121,54 @@ def test_list_goes_over_many_pages(store: Store) -> None:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda key: store.put(key, b""), keys))
     assert set(store.list("k/")) == keys
+
+
+def test_entries_have_sizes_and_times(store: Store) -> None:
+    """A listing has each object's size, and when it was last written, by the store's own clock."""
+    store.put("packages/a", b"12345")
+    store.put("packages/b", b"")
+    first = {entry.key: entry for entry in store.entries("packages/")}
+    assert {key: entry.size for key, entry in first.items()} == {"packages/a": 5, "packages/b": 0}
+    assert set(first) == set(store.list("packages/"))
+    time.sleep(1.1)  # S3 has whole seconds
+    store.put("packages/a", b"12345")
+    second = {entry.key: entry.modified for entry in store.entries("packages/")}
+    before, after, other = first["packages/a"].modified, second["packages/a"], second["packages/b"]
+    assert before is not None
+    assert after is not None
+    assert 1 <= after - before < 120
+    assert other == first["packages/b"].modified
+    assert list(store.entries("none/")) == []
+
+
+def test_an_unfinished_thing_is_no_object_and_can_be_removed(store: Store) -> None:
+    """What a writer has begun is in no listing; it is found, with its size, and removed."""
+    store.put("packages/a/x", b"x")
+    begin = {"FolderStore": _begin_file, "S3Store": _begin_upload}.get(type(store).__name__)
+    if begin is None:
+        assert list(store.unfinished()) == []  # fsspec has no word for it
+        return
+    begin(store)
+    assert list(store.list("")) == ["packages/a/x"]
+    (one,) = store.unfinished()
+    assert one.size == 5 << 20
+    assert one.modified is not None
+    store.discard(one)
+    store.discard(one)
+    assert list(store.unfinished()) == []
+    assert list(store.list("")) == ["packages/a/x"]
+
+
+def _begin_file(store: Any) -> None:
+    left = Path(store.url.removeprefix("file://"), "packages", "b", ".tmp-1-abc")
+    left.parent.mkdir()
+    left.write_bytes(b"5" * (5 << 20))
+
+
+def _begin_upload(store: Any) -> None:
+    place = {"Bucket": store._bucket, "Key": store._name("packages/b/x")}
+    upload = store._client().create_multipart_upload(**place)["UploadId"]
+    store._client().upload_part(UploadId=upload, PartNumber=1, Body=b"5" * (5 << 20), **place)
 
 
 def test_delete_removes_and_may_be_repeated(store: Store) -> None:
@@ -269,6 +319,48 @@ def test_a_folder_hides_what_a_killed_writer_left(tmp_path: Path) -> None:
     assert list(store.list("")) == ["packages/a"]
     with pytest.raises(ConfigurationError):
         store.read_versioned("packages/.tmp-1-abc")
+
+
+def test_a_folder_loses_empty_folders_and_no_writes(tmp_path: Path) -> None:
+    """With the last file of a folder the folder goes, beside those who are about to write into it."""
+    store = open_store(str(tmp_path / "shelf"), {})
+    store.put("packages/a/1/x", b"x")
+    store.delete("packages/a/1/x")
+    assert list((tmp_path / "shelf").iterdir()) == []
+    keys = [f"packages/a/{number}/x" for number in range(4)]
+
+    def write(key: str) -> int:
+        for _ in range(100):
+            store.put(key, b"x")
+            assert store.read_versioned(key) is not None
+            store.delete(key)
+            store.delete(key)
+        return 1
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(write, keys)) == [1] * 4
+    assert list((tmp_path / "shelf").iterdir()) == []
+
+
+def test_a_plugin_without_times_leaves_them_open(tmp_path: Path) -> None:
+    """Where a plugin does not say when an object was written, nobody guesses."""
+    store: Any = open_store(f"local://{tmp_path}/shelf", {})
+    store.put("a", b"x")
+
+    class Silent:
+        """A file system that knows no times."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(system, name)
+
+        def find(self, top: str, detail: bool) -> dict[str, Any]:
+            return {name: {"size": row["size"]} for name, row in system.find(top, detail=detail).items()}
+
+        def modified(self, name: str) -> None:
+            raise NotImplementedError
+
+    system, store._system = store._system, Silent()
+    assert [(entry.key, entry.size, entry.modified) for entry in store.entries("")] == [("a", 1, None)]
 
 
 def test_a_folder_leaves_no_temporary_file(tmp_path: Path) -> None:

@@ -15,6 +15,11 @@ from cloudimport.format.layout import BuildPointer, Layout
 from cloudimport.format.lock import Lock
 from cloudimport.format.records import EnvironmentPointer, canonical, requirements_digest, sha256
 from cloudimport.format.requirements import parse_lines
+from cloudimport.format.status import Status
+from cloudimport.ids import Pin
+from shelf_tools import leases
+from shelf_tools.reach import BootList
+from shelf_tools.store import open_store
 from tests.support import records
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -34,8 +39,17 @@ def _keys() -> bytes:
         keys.build_pointer("beta", "2!1+local", records.TARGET),
         keys.environment_pointer(requirements_digest(records.LINES)),
         keys.environment_index(records.digest("index")),
+        keys.boot_list(records.digest("index"), records.digest("list")),
+        keys.COLLECTION,
+        keys.LEASES,
     ]
     return "".join(line + "\n" for line in lines).encode()
+
+
+def _lease() -> bytes:
+    """Return what a writer announces for two builds and an environment."""
+    builds = [(Pin("beta", "2!1+local"), records.TARGET), (Pin("alpha", "1.2"), records.TARGET)]
+    return leases.Lease(open_store("/nowhere", {}), builds, [records.digest("requirements")]).data
 
 
 #: File name to the bytes that this code makes now.
@@ -45,6 +59,11 @@ MADE: dict[str, Callable[[], bytes]] = {
     "static-layout.json": lambda: records.beta_layout().encode(),
     "build.json": lambda: records.build_pointer().encode(),
     "environment.json": lambda: records.environment_pointer().encode(),
+    "forgotten.json": lambda: records.forgotten_pointer().encode(),
+    "lease.json": _lease,
+    "collection.json": lambda: leases._flag("0123abcd", 3),
+    "boots.json": lambda: records.boot_list().encode(),
+    "status.json": lambda: records.status().encode(),
     "index": records.index_bytes,
     "cloudimport.lock": lambda: records.lock().encode().encode(),
     "boot.lock": lambda: records.boot_lock().encode().encode(),
@@ -72,6 +91,10 @@ def test_golden_records_are_read() -> None:
     assert Layout.decode(read["static-layout.json"]) == records.beta_layout()
     assert BuildPointer.decode(read["build.json"], "it") == records.build_pointer()
     assert EnvironmentPointer.decode(read["environment.json"], "it") == records.environment_pointer()
+    assert EnvironmentPointer.decode(read["forgotten.json"], "it") == records.forgotten_pointer()
+    assert BootList.decode(read["boots.json"], records.boot_list().key) == records.boot_list()
+    assert read["lease.json"] == records.lease()
+    assert Status.decode(read["status.json"], "it").yanked == records.status().yanked
     assert Lock.decode(read["cloudimport.lock"].decode(), "it") == records.lock()
     assert Lock.decode(read["signed.lock"].decode(), "it") == records.signed_lock()
     assert BuildPointer.decode(read["signed-build.json"], "it") == records.signed_build_pointer()

@@ -13,12 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudimport.errors import CloudImportError, ConfigurationError, FormatError
-from cloudimport.format import codec
+from cloudimport.format import codec, keys
 from cloudimport.format.content import Content
 from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.layout import BuildPointer, Layout
 from cloudimport.format.lock import Lock
 from cloudimport.format.records import EnvironmentPointer, Ref, canonical, sha256
+from cloudimport.format.status import Status
+from shelf_tools.leases import decode as read_lease
+from shelf_tools.reach import BootList
 from tests.support import records
 
 _QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -66,6 +69,11 @@ def _check_keys(index: EnvironmentIndex, number: int) -> None:
         assert not {"", ".", ".."} & set(parts)
 
 
+def read_boots(data: bytes) -> BootList:
+    """Read a list of a boot image from the key that its bytes have."""
+    return BootList.decode(data, keys.boot_list(records.index_ref().digest, sha256(data)))
+
+
 READERS: dict[str, tuple[bytes, Callable[[bytes], object], type[CloudImportError]]] = {
     "content": (records.alpha().encode(), Content.decode, FormatError),
     "layout": (records.alpha_layout().encode(), Layout.decode, FormatError),
@@ -79,6 +87,14 @@ READERS: dict[str, tuple[bytes, Callable[[bytes], object], type[CloudImportError
         lambda data: EnvironmentPointer.decode(data, "it"),
         FormatError,
     ),
+    "forgotten": (
+        records.forgotten_pointer().encode(),
+        lambda data: EnvironmentPointer.decode(data, "it"),
+        FormatError,
+    ),
+    "lease": (records.lease(), lambda data: read_lease(data, "it"), FormatError),
+    "boots": (records.boot_list().encode(), read_boots, FormatError),
+    "status": (records.status().encode(), lambda data: Status.decode(data, "it"), FormatError),
     "lock": (
         records.signed_lock().encode().encode(),
         lambda data: Lock.decode(data.decode("utf-8", "replace"), "it"),
@@ -256,6 +272,33 @@ def _matter(kind: str) -> list[tuple[tuple[Any, ...], Any]]:
             (("requirements",), "x"),
             *((("targets", records.TARGET, "signatures"), bad) for bad in bad_signatures),
         ],
+        "forgotten": [
+            (("kept",), {"cp312-x": [["x", 1, 2]]}),
+            (("kept",), 1),
+            (("kept", records.TARGET), [1]),
+        ],
+        "lease": [
+            (("builds", 0, 1), "1.0"),
+            (("builds", 0, 2), "lambda-python3.12-arm64"),
+            (("builds", 0), ["alpha", "1.2"]),
+            (("environments",), "x"),
+            (("environments", 0), 1),
+        ],
+        "boots": [
+            (("index",), "x"),
+            (("index",), records.digest("another")),
+            (("parts", 0, 0), "../beta"),
+            (("parts", 0, 2), "x"),
+            (("target",), "x"),
+        ],
+        "status": [
+            (("yanked",), []),
+            (("yanked", "alpha"), "1"),
+            (("yanked", "alpha", "1.2"), 1),
+            (("yanked",), {"Alpha": {"1": "x"}}),
+            (("yanked",), {"alpha": {"1.0": "x"}}),
+            (("yanked",), {"alpha": {"../1": "x"}}),
+        ],
         "lock": [
             (("requirements",), ["alpha==1.3"]),
             (("shelf",), 1),
@@ -274,7 +317,17 @@ def _matter(kind: str) -> list[tuple[tuple[Any, ...], Any]]:
     ("kind", "at", "new"),
     [
         (kind, at, new)
-        for kind in ("content", "layout", "build", "environment", "lock")
+        for kind in (
+            "content",
+            "layout",
+            "build",
+            "environment",
+            "forgotten",
+            "lease",
+            "boots",
+            "status",
+            "lock",
+        )
         for at, new in _matter(kind)
     ],
 )

@@ -268,3 +268,42 @@ def test_recipes(tmp_path: Path) -> None:
         """
     )
     assert out.ok() == "['model.bin']"
+
+
+def test_yanked_pins(curator: Curator) -> None:
+    """A yanked pin is published again only if that is asked for; the error has its line, reason and flag."""
+    curator.publish("base==1.0", "top==2.0").ok()
+    lock = curator.lock.read_bytes()
+    assert curator.shelf_says("yank", "Base==1.0.0", "--reason", "a hole").ok() == "base==1 is yanked"
+    assert curator.shelf_says("yank").ok() == "base==1: a hole"
+    refused = curator.publish("top==2.0", "base==1.0")
+    assert refused.returncode == 1
+    assert refused.stderr.strip().splitlines()[-1] == (
+        "shelf: error: requirements.txt:2: base==1 is yanked: a hole; take another version, or publish it "
+        "all the same with --allow-yanked"
+    )
+    assert curator.lock.read_bytes() == lock
+    allowed = curator.publish("top==2.0", "base==1.0", arguments=("--allow-yanked",))
+    assert "0 published, 2 were there" in allowed.ok()
+    assert "note: requirements.txt:2: base==1 is yanked: a hole" in allowed.stderr
+    taken_back = curator.shelf_says("unyank", "base==1.0").ok()
+    assert taken_back == "base==1 is no longer yanked; its reason was: a hole"
+    curator.publish("top==2.0", "base==1.0").ok()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("yank", "base==1.0"), "say it with --reason"),
+        (("yank", "--reason", "x"), "--reason is of which version?"),
+        (("yank", "base==1.1", "--reason", "x"), "base==1.1 is not on"),
+        (("yank", "base", "--reason", "x"), "'base' is not a pin"),
+        (("unyank", "base==1.0"), "base==1 is not yanked on"),
+    ],
+)
+def test_what_cannot_be_yanked(curator: Curator, arguments: tuple[str, ...], words: str) -> None:
+    """What is missing, misspelt or not so is said in one line."""
+    ran = curator.shelf_says(*arguments)
+    assert ran.returncode == 1
+    assert words in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1

@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cloudimport.ids import Pin
+from shelf_tools.status import unyank, yank
 from tests.semantics.conftest import INSTALL, World
+from tests.support.children import Ran
+from tests.support.faulty import FaultyServer
+from tests.support.httpserver import HttpServer, Reply, Request
 from tests.support.shelves import MadeShelf, write_tree
 
 SNAPSHOT = """
@@ -255,7 +262,7 @@ def test_lock_must_match(world: World) -> None:
 
 
 def test_lock_without_store(world: World) -> None:
-    """With a lock and a warm cache nothing is asked of the store, which may be gone."""
+    """With a lock and a warm cache nothing is asked of the store that anybody waits for: it may be gone."""
     one = _publish(world.folder / "one", 7)
     script = ASK.format(cache=str(world.cache), arguments=f"lock={str(one.lock)!r}")
     assert world.run("", prelude=script) == "7"
@@ -324,3 +331,219 @@ def test_hold_gc(world: World) -> None:
     assert world.run(script, prelude=prelude).startswith(
         "False False True\nModuleSpec False False\nwrong True"
     )
+
+
+def _own_shelf(world: World) -> MadeShelf:
+    """Return a shelf with the packages ``one`` and ``two`` of which no pin is yanked yet."""
+    (world.folder / "made").mkdir()
+    shelf = MadeShelf(world.folder / "made")
+    shelf.add("one", "1", {"one.py": "x = 1\n"})
+    shelf.add("two", "2", {"two.py": "y = 2\n"})
+    shelf.environment()
+    return shelf
+
+
+def _over_http(server: HttpServer) -> dict[str, str]:
+    return {
+        "CLOUDIMPORT_SHELF": "s3://bucket",
+        "AWS_ENDPOINT_URL_S3": server.endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }
+
+
+#: Imports, and then lives for as long as the background takes, or for some seconds if it does not ask.
+LIVES = """
+import one, time
+def asked():
+    status = CACHE + "/v1/status"
+    return os.path.isdir(status) and [n for n in os.listdir(status) if not n.endswith(".tmp")]
+until = time.monotonic() + {seconds}
+while not asked() and time.monotonic() < until:
+    time.sleep(.05)
+time.sleep(.3)
+print("asked" if asked() else "not asked")
+"""
+
+
+def _start(world: World, shelf: MadeShelf, code: str = "import one", **env: str) -> Ran:
+    prelude = INSTALL.format(lock=str(shelf.lock), cache=str(world.cache))
+    return world.start(f"CACHE = {str(world.cache)!r}\n" + textwrap.dedent(code), prelude=prelude, env=env)
+
+
+def test_yanked(world: World) -> None:
+    """A pin that was yanked is a `YankedWarning` with the curator's reason, once, without anything being
+    deployed anew: the shelf is asked in the background when a process's first imports are through, and what
+    it says is good for `CLOUDIMPORT_STATUS_TTL` seconds for all processes of the cache. Children do not
+    repeat it.
+    """
+    shelf = _own_shelf(world)
+    yank(shelf.store, Pin.parse("two==2"), "a hole\n[31m in it")
+    with FaultyServer(Path(shelf.url)) as server:
+        env = _over_http(server)
+        first = _start(world, shelf, LIVES.format(seconds=20), **env)
+        assert first.ok() == "asked"
+        assert "YankedWarning: two==2 is yanked: a hole [31m in it (s3://bucket): publish" in first.stderr
+        paths = [request.target for request in server.requests]
+        # Not before the first import: after all that this needs.
+        assert paths.count("/bucket/status.json") == 1
+        assert paths[-1] == "/bucket/status.json"
+        unyank(shelf.store, Pin.parse("two==2"))
+        code = "import subprocess\nimport one\n" + LIVES.format(seconds=0)
+        code += "subprocess.run([sys.executable, '-c', 'import two; print(two.y)'], check=True)\n"
+        second = _start(world, shelf, code, **env)
+        assert second.ok() == "2\nasked"
+        assert second.stderr.count("two==2 is yanked: a hole") == 1
+        assert "main.py:4: YankedWarning" in second.stderr
+        assert [r.target for r in server.requests].count("/bucket/status.json") == 1
+        # What is known from earlier is told though it is old; what comes then is told to the next.
+        third = _start(
+            world, shelf, "import one, time; time.sleep(1.5)", CLOUDIMPORT_STATUS_TTL="0.001", **env
+        )
+        assert third.stderr.count("is yanked") == 1
+        assert [r.target for r in server.requests].count("/bucket/status.json") == 2
+        assert "yanked" not in _start(world, shelf, **env).stderr
+        ignored = _start(
+            world,
+            shelf,
+            "import one, time; time.sleep(1.5)",
+            CLOUDIMPORT_YANKED="ignore",
+            CLOUDIMPORT_STATUS_TTL="0.001",
+            **env,
+        )
+        assert ignored.ok() == ""
+        assert [r.target for r in server.requests].count("/bucket/status.json") == 2
+
+
+def test_yanked_where_warnings_are_errors(world: World) -> None:
+    """Where warnings are errors `install()` raises the one that it knows of, with nothing installed; one that
+    comes in the background is a line on standard error, and ends nothing.
+    """
+    shelf = _own_shelf(world)
+    yank(shelf.store, Pin.parse("one==1"), "a hole")
+    first = _start(world, shelf, LIVES.format(seconds=20), PYTHONWARNINGS="error")
+    assert first.ok() == "asked"
+    assert first.stderr.startswith("cloudimport: one==1 is yanked: a hole (")
+    assert first.stderr.count("\n") == 1
+    script = f"""
+        import sys, cloudimport
+        try:
+            cloudimport.install(lock={str(shelf.lock)!r}, cache={str(world.cache)!r})
+        except cloudimport.YankedWarning as warning:
+            print(warning)
+        print([f for f in sys.meta_path if type(f).__module__.startswith("cloudimport")])
+        """
+    out = world.run(script, prelude="", env={"PYTHONWARNINGS": "error"}).splitlines()
+    assert out[0].startswith("one==1 is yanked: a hole (")
+    assert out[1] == "[]"
+
+
+def test_yanked_refused(world: World) -> None:
+    """With `CLOUDIMPORT_YANKED=refuse` a yanked pin is a `YankedError` of `install()` that names pin and
+    reason, before anything is imported. The shelf is asked at once with the index, or when what is known is
+    too old.
+    """
+    shelf = _own_shelf(world)
+    refuse = {"CLOUDIMPORT_YANKED": "refuse"}
+    with _Meeting(Path(shelf.url), ("envs/", "status.json")) as server:
+        # Each of the two is answered when both were asked for: one after the other would not do.
+        env = {**_over_http(server), **refuse}
+        assert _start(world, shelf, "import one\nprint(one.x)", **env).ok() == "1"
+        assert server.met
+        count = len(server.requests)
+        assert _start(world, shelf, "print(cloudimport.stats()['requests'])", **env).ok() == "0"
+        assert len(server.requests) == count
+        yank(shelf.store, Pin.parse("one==1"), "a hole")
+        refused = _start(world, shelf, CLOUDIMPORT_STATUS_TTL="0.001", **env)
+        assert refused.returncode == 1
+        line = refused.stderr.splitlines()[-1]
+        assert line.startswith("cloudimport.errors.YankedError: one==1 is yanked: a hole (s3://bucket)")
+        assert "CLOUDIMPORT_YANKED=warn" in line
+        count = len(server.requests)
+        again = _start(world, shelf, **env)
+        assert again.stderr.splitlines()[-1] == line
+        assert len(server.requests) == count
+
+
+@pytest.mark.parametrize("why", ["absent", "denied", "unreachable", "malformed"])
+def test_no_status(world: World, why: str) -> None:
+    """Where the shelf does not say which pins are yanked (it is of before there was such, the reader may not
+    ask, or it does not answer) nothing happens; with `CLOUDIMPORT_YANKED=refuse` that is a warning, and with
+    `CLOUDIMPORT_STATUS_UNKNOWN=refuse` an error.
+    """
+    shelf = _own_shelf(world)
+    answer = {"denied": 403, "unreachable": 503}.get(why, 0)
+    status = Path(shelf.url) / "status.json"
+    if why == "absent":
+        status.unlink()
+    elif why == "malformed":
+        status.write_text("[")
+    kept = why in ("absent", "denied", "malformed")
+    with _Refusing(Path(shelf.url), answer) as server:
+        env = _over_http(server)
+        code = LIVES.format(seconds=20 if kept else 3)
+        first = _start(world, shelf, code, **env)
+        assert first.ok() == ("asked" if kept else "not asked")
+        assert first.stderr == ""
+        asked = server.asked
+        assert asked
+        assert _start(world, shelf, **env).stderr == ""
+        assert server.asked == asked
+        going = _start(world, shelf, "import one\nprint(one.x)", CLOUDIMPORT_YANKED="refuse", **env)
+        assert going.ok() == "1"
+        assert "YankedWarning: whether pins are yanked is not known: " in going.stderr
+        refused = _start(
+            world, shelf, CLOUDIMPORT_YANKED="refuse", CLOUDIMPORT_STATUS_UNKNOWN="refuse", **env
+        )
+        assert refused.returncode == 1
+        name = {"absent": "Absent", "denied": "Denied", "unreachable": "Unreachable", "malformed": "Format"}[
+            why
+        ]
+        last = refused.stderr.splitlines()[-1]
+        assert last.startswith(f"cloudimport.errors.{name}Error: whether pins are yanked is not known, and ")
+        assert "s3://bucket/status.json" in last
+
+
+def test_yanked_settings(world: World) -> None:
+    """What is no setting of these, or contradicts another, is an error in one line."""
+    for name, value, words in (
+        ("CLOUDIMPORT_YANKED", "no", "is none of warn, refuse, ignore"),
+        ("CLOUDIMPORT_STATUS_UNKNOWN", "no", "is none of go-on, refuse"),
+        ("CLOUDIMPORT_STATUS_UNKNOWN", "refuse", "needs CLOUDIMPORT_YANKED=refuse"),
+        ("CLOUDIMPORT_STATUS_TTL", "-1", "is not a number of seconds"),
+    ):
+        last = world.start("", env={name: value}).stderr.splitlines()[-1]
+        assert last.startswith("cloudimport.errors.ConfigurationError: ")
+        assert words in last
+
+
+class _Refusing(FaultyServer):
+    """Answers a status to whoever asks for ``status.json``, 0: what is there."""
+
+    def __init__(self, folder: Path, status: int) -> None:
+        super().__init__(folder)
+        self.status, self.asked = status, 0
+
+    def _answer(self, request: Request) -> Reply:
+        if request.target.endswith("/status.json"):
+            self.asked += 1
+            if self.status:
+                self.faults[request.number] = self.status
+        return super()._answer(request)
+
+
+class _Meeting(FaultyServer):
+    """Answers the first requests for certain keys when all of them have come."""
+
+    def __init__(self, folder: Path, keys: tuple[str, ...]) -> None:
+        super().__init__(folder)
+        self._keys = {key: threading.Event() for key in keys}
+        self.met = False
+
+    def _answer(self, request: Request) -> Reply:
+        for key, came in self._keys.items():
+            if f"/{key}" in request.target:
+                came.set()
+                self.met = all(event.wait(20) for event in self._keys.values())
+        return super()._answer(request)

@@ -7,10 +7,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cloudimport.format.content import Content, File, Native
 from cloudimport.format.layout import Block, BuildPointer, Layout, Pack
 from cloudimport.format.lock import BootRange, Lock
-from cloudimport.format.records import EnvironmentPointer, Ref, requirements_digest, sha256
+from cloudimport.format.records import EnvironmentPointer, Ref, canonical, requirements_digest, sha256
 from cloudimport.format.signing import build_message, environment_message, lock_message
-from cloudimport.ids import Target
+from cloudimport.format.status import Status
+from cloudimport.ids import Pin, Target
 from shelf_tools.indexing import Built, build_index
+from shelf_tools.reach import BootList
 from shelf_tools.signing import Signer, signed
 
 TARGET = "cp312-manylinux_2_34_x86_64"
@@ -122,6 +124,34 @@ def environment_pointer() -> EnvironmentPointer:
     """Return a pointer of one target that was published twice."""
     old = Ref(digest("old"), 1, 2)
     return EnvironmentPointer(LINES, {TARGET: Ref(digest("new"), 3, 4)}, {TARGET: (old,)})
+
+
+def forgotten_pointer() -> EnvironmentPointer:
+    """Return a pointer whose target was forgotten but for an index that lockfiles may pin."""
+    return EnvironmentPointer(LINES, {}, {TARGET: (Ref(digest("old"), 1, 2),)})
+
+
+def lease() -> bytes:
+    """Return what a writer announces."""
+    rows = [["alpha", "1.2", TARGET], ["beta", "2!1+local", TARGET]]
+    record = {"format": 1, "kind": "lease", "builds": rows, "environments": [digest("requirements")]}
+    return canonical(record)
+
+
+def boot_list() -> BootList:
+    """Return the list of a boot image's parts."""
+    parts = (("alpha", "1.2", digest("part")), ("beta", "2!1+local", digest("other part")))
+    return BootList(index_ref().digest, TARGET, parts)
+
+
+def status() -> Status:
+    """Return a status with two versions of one package that were yanked."""
+    yanked = {
+        Pin("beta", "2!1+local"): "wrong – built",
+        Pin("alpha", "1.2"): "a hole",
+        Pin("alpha", "1"): "old",
+    }
+    return Status.empty()._replace(yanked=yanked)
 
 
 def lock() -> Lock:

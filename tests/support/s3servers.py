@@ -19,7 +19,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class S3Server:
     root: Path | None = None
     #: Where it writes a line for each request, if it does.
     log: Path | None = None
+    #: How its users are made by hand, where its IAM does not make them.
+    admin: tuple[str, ...] = ()
 
     @property
     def environ(self) -> dict[str, str]:
@@ -68,6 +70,31 @@ class S3Server:
         """Create ``bucket`` and return its name."""
         self.client().create_bucket(Bucket=bucket)
         return bucket
+
+    def make_user(self, name: str) -> User:
+        """Make a user who may do nothing yet."""
+        if self.admin:  # radosgw
+            keys = f"KEY{name}", f"SECRET{name}"
+            command = [*self.admin, "user", "create", f"--uid={name}", f"--display-name={name}"]
+            command += [f"--access-key={keys[0]}", f"--secret-key={keys[1]}"]
+            subprocess.run(command, check=True, capture_output=True, timeout=_START)
+            return User(
+                replace(self, access_key=keys[0], secret_key=keys[1]), name, f"arn:aws:iam:::user/{name}"
+            )
+        iam = self.client("iam")
+        arn = iam.create_user(UserName=name)["User"]["Arn"]
+        made = iam.create_access_key(UserName=name)["AccessKey"]
+        own = replace(self, access_key=made["AccessKeyId"], secret_key=made["SecretAccessKey"])
+        return User(own, name, arn)
+
+
+@dataclass(frozen=True)
+class User:
+    """A user of a server: the server with the user's keys, the user's name and ARN."""
+
+    server: S3Server
+    name: str
+    arn: str
 
 
 def free_port() -> int:
@@ -117,7 +144,13 @@ def radosgw_server(place: Place = Place()) -> Iterator[S3Server]:
         with _process(command, log) as process:
             _wait(lambda: _answers(endpoint, place.root), process, log, "radosgw")
             yield S3Server(
-                "radosgw", endpoint, "AKID", "SECRET", root=place.root, log=Path(folder, "client.rgw.log")
+                "radosgw",
+                endpoint,
+                "AKID",
+                "SECRET",
+                root=place.root,
+                log=Path(folder, "client.rgw.log"),
+                admin=("radosgw-admin", "-c", f"{folder}/ceph.conf"),
             )
 
 
@@ -296,7 +329,7 @@ def _run_ceph(folder: Path) -> None:
         ["ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd],
         ["ceph", "osd", "crush", "add", "osd.0", "1", "host=h", "root=default"],
         ["ceph-osd", "-i", "0"],
-        ["radosgw-admin", "user", "create", "--uid=test", "--display-name=t", *keys],
+        ["radosgw-admin", "user", "create", "--uid=test", "--display-name=t", "--caps=user-policy=*", *keys],
     ):
         subprocess.run(command, check=True, timeout=_START)
     os.execvp("radosgw", ["radosgw", "-f", "-n", "client.rgw"])

@@ -162,3 +162,14 @@ def test_dependency_that_breaks_the_parser_is_left_unchecked(line: str) -> None:
 def test_requires_python_that_breaks_the_parser_is_a_note() -> None:
     """A version with too many digits is a note, not a crash."""
     assert "cannot be read" in _check(["a==1"], a=_Metadata(requires_python=">=" + "1" * 5000)).notes[0]
+
+
+def test_who_needs_whom() -> None:
+    """Each pin needs those of the list that its metadata names, on the target and with the extras wanted."""
+    found = _check(
+        ["a[x]==1", "b==2", "c==3"],
+        a=_Metadata(("b", "a[y]; extra == 'x'", "c; extra == 'z'"), extras=("x", "y", "z")),
+        b=_Metadata(("c; sys_platform == 'win32'", "a")),
+    )
+    a, b = Pin.parse("a==1"), Pin.parse("b==2")
+    assert found.needs == {a: {b: ("b",)}, b: {a: ("a",)}}
