@@ -251,8 +251,8 @@ def _seed(store: Store, source: Source, scratch: Store, read: Source, builds: se
 class _Made:
     """How an environment's damaged builds were made, as far as the shelf still says it.
 
-    ``lines`` is the whole list, damaged pins with the hash of the wheel, or the source distribution, that they
-    were made of; ``from_source`` are names of those, ``sourceless`` pins that were published without source.
+    ``lines`` is the whole list, damaged pins with the hash of the wheel or source distribution that they were
+    made of; ``from_source`` are names of the latter, ``sourceless`` pins that were published without source.
     """
 
     def __init__(self, source: Source, index: Indexed, damaged: set[Build]) -> None:
