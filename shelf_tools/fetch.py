@@ -37,6 +37,10 @@ from shelf_tools.pins import python_full_version
 BATCH = 8
 #: Seconds that one pip may take: a batch with a 2 GB wheel on a slow line.
 TIMEOUT = 1800.0
+#: Bytes of memory that one pip may take. It reads a wheel's whole dist-info folder into memory, outside of
+#: any sandbox, and a few megabytes of a wheel can be terabytes of that. Measured: 90 MB for a batch of
+#: real packages; a wheel of 2 GB goes to disk as it comes.
+MEMORY = 1 << 30
 #: manylinux names from before PEP 600, by glibc version and machine (PEP 513, 571, 599).
 _LEGACY = {
     ("x86_64", (2, 5)): "manylinux1",
@@ -190,7 +194,8 @@ class _Fetcher:
         listed = folder / "requirements.txt"
         listed.write_text("\n".join([*self._options, *hashed]) + "\n", encoding="utf-8")
         # -I: neither the current folder nor PYTHONPATH can put other code in pip's place.
-        argv = [sys.executable, "-I", "-m", "pip", "download", "--progress-bar=off", "--no-deps"]
+        argv = ["prlimit", f"--data={MEMORY}", "--core=0", "--", sys.executable, "-I", "-m", "pip"]
+        argv += ["download", "--progress-bar=off", "--no-deps"]
         argv += ["--only-binary=:all:", "--implementation=cp"]
         argv += [f"--python-version={python_full_version(self._target)}"]
         argv += [f"--abi={abi}" for abi in (self._target.interpreter, "abi3", "none")]
@@ -266,15 +271,19 @@ _CAUSE = re.compile(
 )
 _DENIED = re.compile(r"Could not fetch URL .*?: (40[137]) |ERROR: HTTP error (40[137]) ")
 _FAULT = re.compile(r"ERROR: HTTP error (5[0-9][0-9]) |too many (5[0-9][0-9]) error responses")
-_FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+!%-]*(?:\.whl|\.tar\.gz|\.zip))(?:#|\s|$)")
+#: Begins where a name can begin only: from every character on, a long line would take hours.
+_FILE = re.compile(r"(?<![A-Za-z0-9._+!%-])([A-Za-z0-9][A-Za-z0-9._+!%-]*(?:\.whl|\.tar\.gz|\.zip))(?:#|\s|$)")
 _PYTHON = re.compile(r"Link requires a different Python \(\S+ not in: '(?P<wanted>[^']*)'\): (?P<url>\S+)")
 _PACKAGE_PYTHON = re.compile(r"requires a different Python: \S+ not in '([^']*)'")
 _INVALID = re.compile(r"has invalid metadata: (?P<why>.+)")
+#: Characters of a line of pip's that are looked at: it quotes metadata, which may be of any length.
+_LONGEST_LINE = 4000
 _GOT = re.compile(r"Got\s+([0-9a-f]{64,128})")
 
 
 def _said(finished: process.Finished) -> str:
-    return (finished.stdout + b"\n" + finished.stderr).decode("utf-8", "replace")
+    text = (finished.stdout + b"\n" + finished.stderr).decode("utf-8", "replace")
+    return "\n".join(line[:_LONGEST_LINE] for line in text.split("\n"))
 
 
 def _general(finished: process.Finished) -> str:
@@ -325,6 +334,8 @@ def explain(one: Requirement, target: Target, finished: process.Finished) -> str
         return f"there is no such version; the newest are {', '.join(map(str, newest))}"
     if "No matching distribution" in said:
         return "no package of this name is known to the package index"
+    if "MemoryError" in finished.reason():
+        return f"pip would need more than {MEMORY >> 20} MiB of memory to read its metadata"
     return f"pip failed: {finished.reason()}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.parser
 import json
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -166,6 +167,7 @@ def _report(path: Path, what: str) -> dict[str, Any]:
 def _notes(tree: Path, report: dict[str, Any]) -> Iterator[str]:
     """Yield lines on what was neutralised or left out."""
     lines = [f"{path}: executable .pth, kept as data, never executed" for path in _executable_pths(tree)]
+    lines += _startup(tree)
     lines += [str(note) for note in report["notes"]]
     lines += [f"{path}: does not compile, stays source: {reason}" for path, reason in report["bad"].items()]
     for line in lines[:_MOST_NOTES]:
@@ -175,18 +177,39 @@ def _notes(tree: Path, report: dict[str, Any]) -> Iterator[str]:
 
 
 def _executable_pths(tree: Path) -> list[str]:
-    """Return ``.pth`` files that a ``site.py`` would execute lines of (it does so at the top only)."""
+    """Return ``.pth`` files that a ``site.py`` would execute lines of (it does so at the top only).
+
+    From Python 3.13 on it takes a mark of byte order away and splits lines as ``str`` does.
+    """
     found = []
     for path in sorted(filter(Path.is_file, tree.glob("*.pth"))):
         with open(path, "rb") as stream:
-            text = stream.read(_REPORT_BYTES)
-        if any(line.startswith((b"import ", b"import\t")) for line in text.splitlines()):
+            text = stream.read(_REPORT_BYTES).decode("utf-8-sig", "replace")
+        if any(line.startswith(("import ", "import\t")) for line in text.splitlines()):
             found.append(path.name)
     return found
 
 
+def _startup(tree: Path) -> list[str]:
+    """Return lines on what an interpreter that has this tree on its path would run or believe by itself."""
+    lines = []
+    for path in sorted(tree.iterdir()):
+        stem, suffix = path.name.partition(".")[0], path.suffix.lower()
+        if stem in ("sitecustomize", "usercustomize"):
+            lines.append(f"{path.name}: under pip every start of an interpreter would run it")
+        elif suffix == ".egg-info":
+            lines.append(f"{path.name}: installs metadata beside its own")
+        elif stem in sys.stdlib_module_names:
+            lines.append(f"{path.name}: is called as a module of the standard library, which wins")
+    return lines
+
+
 def _check_identity(tree: Path, pin: Pin, what: str) -> None:
     """Check that the one installed METADATA is the pin's. Raises InstallError."""
+    # importlib.metadata takes a folder for a distribution whatever the case of its suffix.
+    infos = sorted(path.name for path in tree.iterdir() if path.name.lower().endswith(".dist-info"))
+    if len(infos) > 1:
+        raise InstallError(f"{what}: the wheel installs {', '.join(infos)[:200]}: only one can be its own")
     found = [path for path in tree.glob("*.dist-info/METADATA") if path.is_file()]
     if len(found) != 1:
         raise InstallError(f"{what}: the wheel installs {len(found)} METADATA files, not one")
