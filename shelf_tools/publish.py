@@ -31,7 +31,7 @@ from shelf_tools.builds import commit, read_build, restore
 from shelf_tools.collect import code_file
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
 from shelf_tools.fetch import Wheel, fetch
-from shelf_tools.indexing import Built
+from shelf_tools.indexing import Built, check_together
 from shelf_tools.install import INSTALL_LIMITS, Installed, install
 from shelf_tools.interpreters import Interpreter, find_interpreter
 from shelf_tools.order import arrange, follow
@@ -46,6 +46,8 @@ from shelf_tools.workfolder import work_folder
 
 #: Notes that are handed on for one pin and stage: a hostile wheel could have one for each of its files.
 _MOST_NOTES = 20
+#: Modules that could not be imported, and notes on them, that a provenance record has.
+_MOST_RECORDED = 100
 
 
 class Reporter(Protocol):
@@ -237,6 +239,7 @@ class _Target:
             self._report.note(note)
         if found.missing:
             raise ConfigurationError(check.explain(found.missing))
+        check_together(way.known for way in ways)
 
     def _trace(
         self, ways: Sequence[_Pin], missing: Sequence[_Pin], interpreter: Interpreter | None, sandbox: Sandbox
@@ -333,7 +336,10 @@ class _Target:
                 "interpreter": str(interpreter or ""),
                 "level": self._job.level,
             },
-            "trace": {"failed": way.trace.failed, "notes": list(way.trace.notes)},
+            "trace": {
+                "failed": dict(list(way.trace.failed.items())[:_MOST_RECORDED]),
+                "notes": list(way.trace.notes[:_MOST_RECORDED]),
+            },
             "published": int(time.time()),
         }
 

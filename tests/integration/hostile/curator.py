@@ -18,7 +18,7 @@ import pytest
 import zstandard
 
 from shelf_tools import cli
-from tests.integration.hostile.machine import adopting, list_machine
+from tests.integration.hostile.machine import adopting, list_after, list_machine
 from tests.integration.hostile.row import CONTAINED, Place, Row
 from tests.support.children import REPOSITORY, Ran
 from tests.support.shelfcommand import publisher_environment
@@ -164,7 +164,7 @@ def attempt(row: Row, folder: Path, innocent: Path, capsys: pytest.CaptureFixtur
         ran = curator.publish(pins, row)
         (curator.project / "cloudimport.lock").unlink(missing_ok=True)
         (curator.project / "requirements.txt").write_text("")
-        after = list_machine(folders, curator.mark)
+        after = list_after(before, folders, curator.mark)
     _check_lines(row, ran)
     listed = f"file {curator.project / 'requirements.txt'} "  # written by this test
     changed = [line for line in before.differences(after) if not line.startswith(listed)]
