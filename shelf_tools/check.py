@@ -18,7 +18,6 @@ from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, Target
 from shelf_tools.pins import holds, python_full_version
 
-
 #: Characters of a name or of a range that are shown.
 _MOST_TEXT = 200
 

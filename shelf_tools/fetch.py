@@ -236,6 +236,7 @@ class _Fetcher:
             raise ConfigurationError(_mismatch(one, path.name, digests["sha256"]))
         kept = self._into / path.name
         os.replace(path, kept)
+        kept.chmod(0o644)  # a sandbox of another uid reads it, whatever the curator's umask
         return Wheel(kept, path.name, digests["sha256"], kept.stat().st_size)
 
 
@@ -272,10 +273,15 @@ _CAUSE = re.compile(
 _DENIED = re.compile(r"Could not fetch URL .*?: (40[137]) |ERROR: HTTP error (40[137]) ")
 _FAULT = re.compile(r"ERROR: HTTP error (5[0-9][0-9]) |too many (5[0-9][0-9]) error responses")
 #: Begins where a name can begin only: from every character on, a long line would take hours.
-_FILE = re.compile(r"(?<![A-Za-z0-9._+!%-])([A-Za-z0-9][A-Za-z0-9._+!%-]*(?:\.whl|\.tar\.gz|\.zip))(?:#|\s|$)")
+_FILE = re.compile(
+    r"(?<![A-Za-z0-9._+!%-])([A-Za-z0-9][A-Za-z0-9._+!%-]*(?:\.whl|\.tar\.gz|\.zip))(?:#|\s|$)"
+)
 _PYTHON = re.compile(r"Link requires a different Python \(\S+ not in: '(?P<wanted>[^']*)'\): (?P<url>\S+)")
 _PACKAGE_PYTHON = re.compile(r"requires a different Python: \S+ not in '([^']*)'")
 _INVALID = re.compile(r"has invalid metadata: (?P<why>.+)")
+_INCONSISTENT = re.compile(
+    r"has inconsistent (?P<field>\w+): expected '[^']*', but metadata has '(?P<got>[^'\n]*)"
+)
 #: Characters of a line of pip's that are looked at: it quotes metadata, which may be of any length.
 _LONGEST_LINE = 4000
 _GOT = re.compile(r"Got\s+([0-9a-f]{64,128})")
@@ -318,9 +324,9 @@ def explain(one: Requirement, target: Target, finished: process.Finished) -> str
     python = _wanted_python(ours, said)
     if python:
         return f"needs Python {python}, the target has {target.python[0]}.{target.python[1]}"
-    invalid = _INVALID.search(said)
-    if invalid and ours:
-        return f"its metadata is not valid: {invalid['why'].strip()[:300]}"
+    metadata = _wrong_metadata(said)
+    if metadata and ours:
+        return metadata
     if ours and "No matching distribution" in said:
         return _no_wheel(ours, target)
     if _BROKEN.search(said):
@@ -334,6 +340,19 @@ def explain(one: Requirement, target: Target, finished: process.Finished) -> str
         return f"there is no such version; the newest are {', '.join(map(str, newest))}"
     if "No matching distribution" in said:
         return "no package of this name is known to the package index"
+    return _failed(finished)
+
+
+def _wrong_metadata(said: str) -> str:
+    """Return what pip says is wrong with a wheel's METADATA, or ""."""
+    other, invalid = _INCONSISTENT.search(said), _INVALID.search(said)
+    if other:
+        return f"the wheel's METADATA has another {other['field'].lower()}: {other['got'][:100]!r}"
+    return f"its metadata is not valid: {invalid['why'].strip()[:300]}" if invalid else ""
+
+
+def _failed(finished: process.Finished) -> str:
+    """Return why pip itself ended."""
     if "MemoryError" in finished.reason():
         return f"pip would need more than {MEMORY >> 20} MiB of memory to read its metadata"
     return f"pip failed: {finished.reason()}"

@@ -25,6 +25,8 @@ from shelf_tools.scripts import SCRIPTS, scripts
 
 __all__ = ["INSTALL_LIMITS", "InstallError", "Installed", "code_file", "install"]
 
+#: Where the wheel is seen inside.
+_WHEEL = PurePosixPath("/wheel")
 #: Exit status of ``inside/install_wheel.py`` when it refuses a wheel.
 _REFUSED = 3
 #: Bytes of report.json and of one METADATA; the largest real ones are below 1 MiB.
@@ -95,17 +97,24 @@ def _run(
     """Install inside and collect the stream as it comes."""
     workers = min(_COMPILERS, os.cpu_count() or 1) if interpreter is not None else 0
     python = interpreter or running_interpreter()
-    argv: list[str | PurePosixPath] = ["-I", "-S", "-B", SCRIPTS / "install_wheel.py", wheel.name, OUT]
+    argv: list[str | PurePosixPath] = [
+        "-I",
+        "-S",
+        "-B",
+        SCRIPTS / "install_wheel.py",
+        wheel.name,
+        _WHEEL,
+        OUT,
+    ]
     argv += [SCRIPTS, str(workers)]
     bounds = Bounds(limits.output_bytes, limits.output_files, limits.file_bytes)
-    with scripts(installer) as folder, open(wheel, "rb") as stream:
-        mounts = {SCRIPTS: folder}
+    with scripts(installer) as folder:
+        # Not as standard input: who runs as the curator's own uid could open /proc/self/fd/0 and write to it.
+        mounts = {SCRIPTS: folder, _WHEEL: wheel}
 
         def run(write_end: int) -> Finished:
             with open(write_end, "wb") as out:
-                return sandbox.run(
-                    argv, limits=limits, read_only=mounts, interpreter=python, stdin=stream, stdout_to=out
-                )
+                return sandbox.run(argv, limits=limits, read_only=mounts, interpreter=python, stdout_to=out)
 
         try:
             finished, refused = _stream(run, into, bounds)
@@ -118,7 +127,8 @@ def _run(
     if refused is not None and not isinstance(refused, TruncatedOutputError):
         raise InstallError(f"{what}: {refused}") from refused
     if finished.returncode or refused is not None:
-        raise InstallError(f"{what}: the install failed: {finished.reason()}") from refused
+        why = finished.reason() if finished.returncode else refused
+        raise InstallError(f"{what}: the install failed: {why}") from refused
 
 
 def _stream(

@@ -1,6 +1,6 @@
 """Inside the sandbox: install one wheel, compile its sources, write the result as one tar stream.
 
-``python -I -S -B install_wheel.py WHEEL_NAME OUT TOOLS COMPILE`` with the wheel on standard input.
+``python -I -S -B install_wheel.py WHEEL_NAME WHEEL OUT TOOLS COMPILE``: the wheel's name, and where it is.
 OUT is an empty folder, TOOLS the folder that holds the ``installer`` package, COMPILE the number of
 compiler processes, 0 for none. The stream has ``tree/...``, ``code/....code`` and ``report.json``.
 Exit status 3 with one line on standard error: the wheel is refused.
@@ -184,9 +184,9 @@ def install(name: str, stream: BinaryIO, root: str, notes: list[str]) -> None:
         raise RefusedError(one_line(error)) from None
     except (AssertionError, configparser.Error) as error:  # what the installer package raises there
         raise RefusedError(f"entry_points.txt is not valid: {one_line(error)}") from None
-    except (installer.exceptions.InstallerError, installer.records.InvalidRecordEntry) as error:
+    except installer.exceptions.InstallerError as error:
         raise RefusedError(one_line(error)) from None
-    except csv.Error as error:
+    except (csv.Error, installer.records.InvalidRecordEntry) as error:
         raise RefusedError(f"RECORD is not valid: {one_line(error)}") from None
     except OSError as error:
         raise RefusedError("{}: {}".format(error.strerror or error, error.filename or "the wheel")) from None
@@ -241,7 +241,9 @@ def wheel_file(archive: zipfile.ZipFile) -> WheelFile:
                 checked = Checked(stream, algorithm)
                 yield row, checked, executable
                 if checked.ended and not checked.fits(digest, row[2]):
-                    raise RefusedError(f"RECORD has another hash or size for {row[0][:200]!r} than the file has")
+                    raise RefusedError(
+                        f"RECORD has another hash or size for {row[0][:200]!r} than the file has"
+                    )
 
     return Spelt(archive)
 
@@ -382,14 +384,15 @@ def send(out: BinaryIO, folders: list[tuple[str, str]], report: dict[str, Any]) 
 
 def main() -> int:
     """Install, compile, send."""
-    name, out, tools, workers = sys.argv[1:5]
+    name, wheel, out, tools, workers = sys.argv[1:6]
     sys.path.append(tools)
     os.umask(0o022)
     root, code = os.path.join(out, "tree"), os.path.join(out, "code")
     notes: list[str] = []
     bad: dict[str, str] = {}
     try:
-        install(name, sys.stdin.buffer, root, notes)
+        with open(wheel, "rb") as stream:
+            install(name, stream, root, notes)
     except RefusedError as error:
         sys.stderr.write(f"{error}\n")
         return 3

@@ -16,7 +16,8 @@ import pytest
 
 from cloudimport.format.requirements import parse_lines
 from cloudimport.ids import Pin, Target
-from shelf_tools.fetch import Wheel, WheelError, fetch, platforms, tags
+from shelf_tools.fetch import MEMORY, Wheel, WheelError, explain, fetch, platforms, tags
+from shelf_tools.process import Finished
 from tests.support.wheels import build_wheel
 
 X86 = Target.parse("cp312-manylinux_2_28_x86_64")
@@ -294,3 +295,20 @@ def test_metadata_that_pip_refuses_is_said_so(index: _Index) -> None:
     )
     (said,) = index.failures("odd==1")
     assert "metadata is not valid" in said or "pip failed" in said
+
+
+@pytest.mark.timeout(60)
+def test_what_pip_quotes_of_a_package_takes_no_time_to_read() -> None:
+    """A line of two million characters, which could be the start of a file's name, is read in seconds."""
+    (one,) = parse_lines(["demo==1.0"], "requirements.txt")
+    for line in (b"a" * 2_000_000, b"total=0," * 250_000, b"a.whl" * 400_000):
+        said = explain(one, Target.parse("cp311-manylinux_2_34_x86_64"), Finished(1, line, b"ERROR: no"))
+        assert said == "pip failed: ERROR: no"
+
+
+def test_pip_that_needs_too_much_memory_is_said() -> None:
+    """pip reads a wheel's metadata outside of any sandbox: it ends at its limit, in one line."""
+    (one,) = parse_lines(["demo==1.0"], "requirements.txt")
+    finished = Finished(2, b"", b"Traceback\nMemoryError: Unable to allocate output buffer.\n")
+    said = explain(one, Target.parse("cp311-manylinux_2_34_x86_64"), finished)
+    assert said == f"pip would need more than {MEMORY >> 20} MiB of memory to read its metadata"

@@ -77,7 +77,11 @@ class Curator:
     @contextmanager
     def listening(self) -> Iterator[Mapping[str, str]]:
         """Yield what hostile code is told; listeners on the machine note who reaches them."""
-        with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as path, socket.socket(socket.AF_UNIX) as abstract:
+        with (
+            socket.socket() as tcp,
+            socket.socket(socket.AF_UNIX) as path,
+            socket.socket(socket.AF_UNIX) as abstract,
+        ):
             tcp.bind(("127.0.0.1", 0))
             path.bind(str(self.home / "agent"))
             abstract.bind(f"\0{self.mark}")

@@ -17,7 +17,9 @@ def tried(what, call):
     except BaseException as error: said.append(f"{what}: {type(error).__name__}")
 """
 TELL = "raise RuntimeError('; '.join(said))\n"
-NETWORK = TRIED + """\
+NETWORK = (
+    TRIED
+    + """\
 import socket, urllib.request
 tried("tcp", lambda: socket.create_connection(("127.0.0.1", @PORT@), 2))
 tried("v6", lambda: socket.socket(socket.AF_INET6))
@@ -28,12 +30,18 @@ tried("url", lambda: urllib.request.urlopen("http://127.0.0.1:@PORT@/", timeout=
 tried("agent", lambda: socket.socket(socket.AF_UNIX).connect("@AGENT@"))
 tried("abstract", lambda: socket.socket(socket.AF_UNIX).connect("\\0@MARK@"))
 """
-READS = TRIED + """\
+)
+READS = (
+    TRIED
+    + """\
 for path in ("/etc/shadow", "/etc/passwd", "/root", "@HOME@", "@HOME@/.aws/credentials", "@HOME@/.netrc",
     "@HOME@/.ssh", "@PROJECT@", "@SHELF@", "/proc/@PUBLISHER@/environ", "/run", "/var", "/home"):
     tried(os.path.basename(path), lambda: len(os.listdir(path)) if os.path.isdir(path) else len(open(path).read()))
 """
-ENVIRONMENT = TRIED + """\
+)
+ENVIRONMENT = (
+    TRIED
+    + """\
 import glob
 seen = repr(dict(os.environ))
 for path in glob.glob("/proc/[0-9]*/environ") + glob.glob("/proc/[0-9]*/cmdline") + glob.glob("/proc/[0-9]*/fd/*"):
@@ -42,7 +50,10 @@ for path in glob.glob("/proc/[0-9]*/environ") + glob.glob("/proc/[0-9]*/cmdline"
 for word in ("AWS", "AKIA", "hu" + "sh-", "@HOME@", "@PROJECT@", "TOKEN", "PIP_"):
     said.append(f"{word.replace('@HOME@', 'home')}: {word in seen}".replace("@PROJECT@", "project"))
 """
-WRITES = TRIED + """\
+)
+WRITES = (
+    TRIED
+    + """\
 def write(path):
     with open(path, "w") as out: out.write("x")
     return "written"
@@ -56,7 +67,10 @@ for fd in range(3, 30):
     except OSError: continue
     tried(f"fd {fd}", lambda: write(f"/proc/self/fd/{fd}"))
 """
-CALLS = TRIED + """\
+)
+CALLS = (
+    TRIED
+    + """\
 import ctypes, signal
 libc = ctypes.CDLL(None, use_errno=True)
 def call(name, *values):
@@ -73,7 +87,10 @@ tried("kill", lambda: os.kill(@PUBLISHER@, 9))
 tried("tty", lambda: open("/dev/tty"))
 tried("mem", lambda: open("/dev/mem"))
 """
-MAKES = TRIED + """\
+)
+MAKES = (
+    TRIED
+    + """\
 import socket
 for folder in ("/tmp", "/out", "/dev/shm"):
     os.chdir(folder)
@@ -83,6 +100,7 @@ for folder in ("/tmp", "/out", "/dev/shm"):
         ("suid", lambda: (open("@MARK@-s", "w").close(), os.chmod("@MARK@-s", 0o6777))[1])):
         tried(what, call)
 """
+)
 FORKS = """\
 import os, time
 made = 0
@@ -200,7 +218,9 @@ def crashing(place: Place, name: str) -> list[str]:
     source = place.folder.parent / "crash.c"
     source.write_text(CRASH)
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    subprocess.run([compiler, "-shared", "-fPIC", str(source), "-o", str(source.with_suffix(".so"))], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", str(source), "-o", str(source.with_suffix(".so"))], check=True
+    )
     build_wheel(place.folder, name, "1.0", {f"crashing{suffix}": source.with_suffix(".so").read_bytes()})
     return [f"{name}==1.0"]
 
@@ -224,77 +244,256 @@ def _inner(**modules: str) -> dict[str, str | bytes]:
 DENIED, NONE, ERROR = "PermissionError", "FileNotFoundError", "OSError"
 
 ROWS = (
-    Row("network", "connects to the machine, by every kind of socket", CONTAINED,
-        (_note("network", "RuntimeError: tcp: PermissionError; v6: PermissionError; raw: PermissionError; netlink: "
-               "PermissionError; vsock: PermissionError; url: URLError; agent: FileNotFoundError; abstract: "
-               "ConnectionRefusedError"),), imported(NETWORK + TELL)),
-    Row("reads", "reads /etc/shadow, the curator's home, project and shelf, other processes", CONTAINED,
-        (_note("reads", "RuntimeError: shadow: FileNotFoundError; passwd: FileNotFoundError; root: FileNotFoundError; "
-               "…credentials: FileNotFoundError; .netrc: FileNotFoundError; …"),), imported(READS + TELL)),
-    Row("environment", "looks for secrets in the environment and in /proc", CONTAINED,
-        (_note("environment", "RuntimeError: AWS: False; AKIA: False; hush-: False; home: False; project: False; "
-               "TOKEN: False; PIP_: False"),), imported(ENVIRONMENT + TELL)),
-    Row("writes", "writes into its own folder, the system, the home, its tools and through open files", CONTAINED,
+    Row(
+        "network",
+        "connects to the machine, by every kind of socket",
+        CONTAINED,
+        (
+            _note(
+                "network",
+                "RuntimeError: tcp: PermissionError; v6: PermissionError; raw: PermissionError; netlink: "
+                "PermissionError; vsock: PermissionError; url: URLError; agent: FileNotFoundError; abstract: "
+                "ConnectionRefusedError",
+            ),
+        ),
+        imported(NETWORK + TELL),
+    ),
+    Row(
+        "reads",
+        "reads /etc/shadow, the curator's home, project and shelf, other processes",
+        CONTAINED,
+        (
+            _note(
+                "reads",
+                "RuntimeError: shadow: FileNotFoundError; passwd: FileNotFoundError; root: FileNotFoundError; "
+                "…credentials: FileNotFoundError; .netrc: FileNotFoundError; …",
+            ),
+        ),
+        imported(READS + TELL),
+    ),
+    Row(
+        "environment",
+        "looks for secrets in the environment and in /proc",
+        CONTAINED,
+        (
+            _note(
+                "environment",
+                "RuntimeError: AWS: False; AKIA: False; hush-: False; home: False; project: False; "
+                "TOKEN: False; PIP_: False",
+            ),
+        ),
+        imported(ENVIRONMENT + TELL),
+    ),
+    Row(
+        "writes",
+        "writes into its own folder, the system, the home, its tools and through open files",
+        CONTAINED,
         (_note("writes", "RuntimeError: written: 0"),),
-        imported(WRITES + "raise RuntimeError(f'written: {str(said).count(chr(58) + chr(32) + \"written\")}')\n")),
-    Row("calls", "asks the kernel for mounts, namespaces, other processes, devices and root", CONTAINED,
-        (_note("calls", "RuntimeError: mount: Operation not permitted; unshare: Operation not permitted; ptrace: "
-               "Operation not permitted; setuid: …; mknod: Operation not permitted; chroot: Operation not permitted; "
-               "setns: …; kill: ProcessLookupError; tty: …; mem: FileNotFoundError"),), imported(CALLS + TELL)),
-    Row("makes", "makes links, hard links, pipes, devices and setuid files wherever it can", CONTAINED,
-        (_note("makes", "RuntimeError: link: None; hard: …; pipe: None; node: PermissionError; suid: None; …"),),
-        imported(MAKES + TELL), then="they were in the sandbox's memory, and are gone with it"),
-    Row("forks", "forks until it cannot", CONTAINED,
-        (_note("forks", "RuntimeError: stopped at the limit: Resource temporarily unavailable"),), imported(FORKS)),
-    Row("fork-bomb", "a fork bomb that never ends", CONTAINED, (_note("fork-bomb", "killed after 3 s"),),
-        imported(BOMBER), limits=SOON),
-    Row("memory-bomb", "takes memory without end", CONTAINED, (_note("memory-bomb", "MemoryError: "),),
-        imported(MEMORY), limits={"trace": {"data_bytes": 256 << 20}}),
-    Row("disk-bomb", "writes until every folder is full", CONTAINED,
+        imported(
+            WRITES + "raise RuntimeError(f'written: {str(said).count(chr(58) + chr(32) + \"written\")}')\n"
+        ),
+    ),
+    Row(
+        "calls",
+        "asks the kernel for mounts, namespaces, other processes, devices and root",
+        CONTAINED,
+        (
+            _note(
+                "calls",
+                "RuntimeError: mount: Operation not permitted; unshare: Operation not permitted; ptrace: "
+                "Operation not permitted; setuid: …; mknod: Operation not permitted; chroot: Operation not permitted; "
+                "setns: …; kill: ProcessLookupError; tty: …; mem: FileNotFoundError",
+            ),
+        ),
+        imported(CALLS + TELL),
+    ),
+    Row(
+        "makes",
+        "makes links, hard links, pipes, devices and setuid files wherever it can",
+        CONTAINED,
+        (
+            _note(
+                "makes", "RuntimeError: link: None; hard: …; pipe: None; node: PermissionError; suid: None; …"
+            ),
+        ),
+        imported(MAKES + TELL),
+        then="they were in the sandbox's memory, and are gone with it",
+    ),
+    Row(
+        "forks",
+        "forks until it cannot",
+        CONTAINED,
+        (_note("forks", "RuntimeError: stopped at the limit: Resource temporarily unavailable"),),
+        imported(FORKS),
+    ),
+    Row(
+        "fork-bomb",
+        "a fork bomb that never ends",
+        CONTAINED,
+        (_note("fork-bomb", "killed after 3 s"),),
+        imported(BOMBER),
+        limits=SOON,
+    ),
+    Row(
+        "memory-bomb",
+        "takes memory without end",
+        CONTAINED,
+        (_note("memory-bomb", "MemoryError: "),),
+        imported(MEMORY),
+        limits={"trace": {"data_bytes": 256 << 20}},
+    ),
+    Row(
+        "disk-bomb",
+        "writes until every folder is full",
+        CONTAINED,
         (_note("disk-bomb", "RuntimeError: /tmp/a: File too large at 64 MiB; …No space left on device…"),),
-        imported("import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + DISK)),
-    Row("sparse", "files of a terabyte without bytes", CONTAINED,
+        imported("import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + DISK),
+    ),
+    Row(
+        "sparse",
+        "files of a terabyte without bytes",
+        CONTAINED,
         (_note("sparse", "RuntimeError: File too large; File too large; File too large"),),
-        imported("import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + SPARSE)),
-    Row("inodes", "makes folders without end", CONTAINED, (_note("inodes", "…"),), imported(INODES),
-        then="they are gone with the run"),
-    Row("spins", "never ends, and does not hear the alarm", CONTAINED, (_note("spins", "killed after …"),),
-        imported(SPINS), limits=SOON),
-    Row("hangs", "finds out that it is in the sandbox, blocks every signal and sleeps", CONTAINED,
-        (_note("hangs", "killed after 6 s"),), imported(HANGS), limits=SOON),
-    Row("daemon", "leaves daemons that ignore signals", CONTAINED, (), imported(DAEMON),
-        then="they end with the run"),
-    Row("kills", "kills its parent, its group and everything", CONTAINED,
+        imported("import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + SPARSE),
+    ),
+    Row(
+        "inodes",
+        "makes folders without end",
+        CONTAINED,
+        (_note("inodes", "…"),),
+        imported(INODES),
+        then="they are gone with the run",
+    ),
+    Row(
+        "spins",
+        "never ends, and does not hear the alarm",
+        CONTAINED,
+        (_note("spins", "killed after …"),),
+        imported(SPINS),
+        limits=SOON,
+    ),
+    Row(
+        "hangs",
+        "finds out that it is in the sandbox, blocks every signal and sleeps",
+        CONTAINED,
+        (_note("hangs", "killed after 6 s"),),
+        imported(HANGS),
+        limits=SOON,
+    ),
+    Row(
+        "daemon",
+        "leaves daemons that ignore signals",
+        CONTAINED,
+        (),
+        imported(DAEMON),
+        then="they end with the run",
+    ),
+    Row(
+        "kills",
+        "kills its parent, its group and everything",
+        CONTAINED,
         (_note("kills", "the process ended with status …"),),
-        imported("import os\nfor pid in (os.getppid(), 1, 0, -1):\n    try: os.kill(pid, 9)\n"
-                 "    except OSError: pass\n")),
-    Row("forges", "writes a report of its own: files elsewhere, modules that it is not", CONTAINED, (),
-        imported(FORGES), then="names that are not in its own tree are not heard"),
-    Row("floods", "writes 500 MB to every descriptor", CONTAINED, (), imported(FLOODS), limits=SOON,
-        then="16 MiB are kept, and read in seconds"),
-    Row("shouts", "an exception with a million characters that steer a terminal", CONTAINED,
-        (_note("shouts", "RuntimeError:  [31m…"),), imported("raise RuntimeError('\\x1b[31m\\x9b\\u202e' * 300_000)\n")),
-    Row("many-errors", "a thousand modules that fail", CONTAINED, ("note: many-errors==1: and 980 more notes",),
-        wheel({f"many{n}.py": "raise ValueError\n" for n in range(1000)}), then="20 notes are shown"),
-    Row("replaces", "replaces what the tracer uses: json, os, signal, the import system", CONTAINED, (),
-        wheel({"replaces.py": REPLACES, "zzz.py": ""}), then="published, in the order that was seen"),
-    Row("exits", "ends the process with status 0, in the middle", CONTAINED,
-        (_note("exits", "the process ended with status 0: exit status 0"),), imported("import os\nos._exit(0)\n")),
-    Row("crashing", "an extension module that crashes while it is loaded", CONTAINED,
-        (_note("crashing", "the process ended with status …"),), crashing),
-    Row("spoiling", "hangs when another package imports it in its own trace", CONTAINED,
-        ("note: victim==1: victim cannot be imported in the sandbox: killed after …",), spoiling,
-        "two wheels", limits=SOON, then="the other package has the same content, in static order"),
-    Row("inner-attacks", "all of that in modules below the package, which a second process imports", CONTAINED, (),
+        imported(
+            "import os\nfor pid in (os.getppid(), 1, 0, -1):\n    try: os.kill(pid, 9)\n"
+            "    except OSError: pass\n"
+        ),
+    ),
+    Row(
+        "forges",
+        "writes a report of its own: files elsewhere, modules that it is not",
+        CONTAINED,
+        (),
+        imported(FORGES),
+        then="names that are not in its own tree are not heard",
+    ),
+    Row(
+        "floods",
+        "writes 500 MB to every descriptor",
+        CONTAINED,
+        (),
+        imported(FLOODS),
+        limits=SOON,
+        then="16 MiB are kept, and read in seconds",
+    ),
+    Row(
+        "shouts",
+        "an exception with a million characters that steer a terminal",
+        CONTAINED,
+        (_note("shouts", "RuntimeError:  [31m…"),),
+        imported("raise RuntimeError('\\x1b[31m\\x9b\\u202e' * 300_000)\n"),
+    ),
+    Row(
+        "many-errors",
+        "a thousand modules that fail",
+        CONTAINED,
+        ("note: many-errors==1: and 980 more notes",),
+        wheel({f"many{n}.py": "raise ValueError\n" for n in range(1000)}),
+        then="20 notes are shown",
+    ),
+    Row(
+        "replaces",
+        "replaces what the tracer uses: json, os, signal, the import system",
+        CONTAINED,
+        (),
+        wheel({"replaces.py": REPLACES, "zzz.py": ""}),
+        then="published, in the order that was seen",
+    ),
+    Row(
+        "exits",
+        "ends the process with status 0, in the middle",
+        CONTAINED,
+        (_note("exits", "the process ended with status 0: exit status 0"),),
+        imported("import os\nos._exit(0)\n"),
+    ),
+    Row(
+        "crashing",
+        "an extension module that crashes while it is loaded",
+        CONTAINED,
+        (_note("crashing", "the process ended with status …"),),
+        crashing,
+    ),
+    Row(
+        "spoiling",
+        "hangs when another package imports it in its own trace",
+        CONTAINED,
+        ("note: victim==1: victim cannot be imported in the sandbox: killed after …",),
+        spoiling,
+        "two wheels",
+        limits=SOON,
+        then="the other package has the same content, in static order",
+    ),
+    Row(
+        "inner-attacks",
+        "all of that in modules below the package, which a second process imports",
+        CONTAINED,
+        (),
         wheel(_inner(a=NETWORK, b=WRITES, c=DAEMON, d=FORGES, e=REPLACES)),
-        then="published; of modules below a package nobody hears"),
-    Row("inner-hangs", "modules below it that hang, die and fork without end", CONTAINED, (),
-        wheel(_inner(a=HANGS, b=BOMBER, c="import os\nos._exit(0)\n", d=SPINS)), limits=SOON,
-        then="given up after its time; published without what they import"),
-    Row("inner-poison", "puts objects that never answer into sys.modules", CONTAINED, (),
-        wheel(_inner(a="import poison\n", **{"b": POISONS, "c": "import innocent\n"})), limits=SOON,
-        then="given up after its time"),
-    Row("pairs", "reports 160,000 imports between its 400 modules", CONTAINED, (),
+        then="published; of modules below a package nobody hears",
+    ),
+    Row(
+        "inner-hangs",
+        "modules below it that hang, die and fork without end",
+        CONTAINED,
+        (),
+        wheel(_inner(a=HANGS, b=BOMBER, c="import os\nos._exit(0)\n", d=SPINS)),
+        limits=SOON,
+        then="given up after its time; published without what they import",
+    ),
+    Row(
+        "inner-poison",
+        "puts objects that never answer into sys.modules",
+        CONTAINED,
+        (),
+        wheel(_inner(a="import poison\n", b=POISONS, c="import innocent\n")),
+        limits=SOON,
+        then="given up after its time",
+    ),
+    Row(
+        "pairs",
+        "reports 160,000 imports between its 400 modules",
+        CONTAINED,
+        (),
         wheel({"NAME/__init__.py": "", "NAME/aaa.py": PAIRS, **{f"NAME/m{n}.py": "" for n in range(400)}}),
-        then="hints are bounded, for modules that are its own"),
-)  # fmt: skip
+        then="hints are bounded, for modules that are its own",
+    ),
+)

@@ -56,7 +56,9 @@ def list_machine(folders: Iterable[Path], mark: str) -> Listing:
     for folder in (*map(Path, QUIET), *sources, *folders):
         files.update(_files(folder))
     # FUSE mounts and namespaces with a name are made and removed by others; a sandbox can do neither.
-    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if not _OTHERS.search(line)]
+    mounts = [
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if not _OTHERS.search(line)
+    ]
     marked = [path for folder in SHARED for path in _names(folder) if mark in path]
     return Listing(descendants(), files, tuple(sorted(mounts)), tuple(sorted(marked)))
 
