@@ -5,12 +5,17 @@ The rows are in ``tests/integration/hostile``; docs/security.md shows them, and 
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.integration.hostile.corpus import ROWS
 from tests.integration.hostile.curator import attempt, make_innocent
+from tests.integration.hostile.machine import adopting, descendants, list_after, list_machine
 from tests.integration.hostile.page import PAGE, section, with_section
 from tests.integration.hostile.row import Row
 from tests.support.sandboxes import bubblewrap
@@ -29,6 +34,39 @@ def innocent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_row(row: Row, tmp_path: Path, innocent: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The row's packages are refused or contained; processes, files, mounts and shelf are as they were."""
     attempt(row, tmp_path, innocent, capsys)
+
+
+def test_what_is_left_is_seen(tmp_path: Path) -> None:
+    """The comparison that every row goes through tells of an orphan, of files, and of what has the mark."""
+    (tmp_path / "changed").write_text("1")
+    (tmp_path / "gone").write_text("1")
+    orphan = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\n"
+    mark = f"mark-{os.getpid()}-seen"
+    with adopting():
+        before = list_machine([tmp_path], mark)
+        assert before.differences(list_after(before, [tmp_path], mark)) == []
+        subprocess.run([sys.executable, "-c", orphan], check=True)
+        (tmp_path / "changed").chmod(0o4755)
+        (tmp_path / "gone").unlink()
+        (tmp_path / "new").symlink_to("changed")
+        left = Path("/dev/shm", mark)
+        left.touch()
+        try:
+            after = list_machine([tmp_path], mark)
+        finally:
+            left.unlink()
+            for pid, _ in descendants().keys() - before.processes.keys():
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+    found = before.differences(after)
+    assert [line.partition(":")[0].split()[0] for line in found] == [
+        "process",
+        "file",
+        "file",
+        "file",
+        str(left),
+    ]
+    assert [Path(line.split()[1]).name for line in found[1:4]] == ["changed", "gone", "new"]
 
 
 def test_page_is_the_corpus() -> None:

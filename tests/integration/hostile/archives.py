@@ -186,14 +186,14 @@ ROWS = (
         "absolute",
         "an absolute name in the archive",
         REFUSED,
-        ("absolute==1 …refused: …",),
+        ("absolute==1 …refused: …absolute…",),
         wheel({"NAME.py": "", "/tmp/absolute": ""}, unrecorded=["/tmp/absolute"]),
     ),
     Row(
         "dotdot-data",
         "`..` below a `.data/scripts` folder",
         REFUSED,
-        ("dotdot-data==1 …refused: …",),
+        ("dotdot-data==1 …refused: …../../../evil…",),
         wheel({"NAME.py": "", "NAME-1.0.data/scripts/../../../evil": ""}),
     ),
     Row(

@@ -248,7 +248,7 @@ ROWS = (
         "scripts",
         "entry points that are code or lead out of the folder",
         REFUSED,
-        ("scripts==1 …refused: …",),
+        ("scripts==1 …refused: the name '../../x' in the wheel leaves the folder",),
         wheel({"NAME.py": ""}, entry_points="[console_scripts]\n../../x = os:abort\n"),
     ),
     Row(
