@@ -219,7 +219,7 @@ def wheel_file(archive: zipfile.ZipFile) -> WheelFile:
     """Return the wheel; its data folder is the one that it has, however the name is spelt (as pip does).
 
     What is read of it is checked against RECORD: "installation will fail if any file in the archive is not
-    [...] correctly hashed" (PEP 427; pip does not look, and of 939 wheels of PyPI none has a wrong hash).
+    [...] correctly hashed" (PEP 427; pip does not look; of 939 wheels at hand none had a wrong hash).
     """
     from installer.sources import WheelFile
 
