@@ -38,8 +38,8 @@ BATCH = 8
 #: Seconds that one pip may take: a batch with a 2 GB wheel on a slow line.
 TIMEOUT = 1800.0
 #: Bytes of memory that one pip may take. It reads a wheel's whole dist-info folder into memory, outside of
-#: any sandbox, and three megabytes of a wheel can be three gigabytes of that. Measured: 72 MB for a batch of eight
-#: with 98 MB of wheels, which go to disk as they come.
+#: any sandbox, and three megabytes of a wheel can be three gigabytes of that. Measured: 72 MB for a batch
+#: of eight with 98 MB of wheels, which go to disk as they come.
 MEMORY = 1 << 30
 #: manylinux names from before PEP 600, by glibc version and machine (PEP 513, 571, 599).
 _LEGACY = {
