@@ -402,7 +402,7 @@ def top_level(content: Content, target: Target) -> list[str]:
 
 
 #: Parts of a module's name below which nothing is that programs import.
-_NOT_INNER = frozenset(("tests", "test", "testing", "conftest", "setup", "benchmarks", "examples", "docs"))
+_NOT_INNER = frozenset(("tests", "conftest", "setup", "benchmarks", "examples", "docs"))
 
 
 def inner_modules(content: Content, target: Target, tops: Sequence[str]) -> list[str]:

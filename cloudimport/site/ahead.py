@@ -1,9 +1,11 @@
 """What is fetched before it is asked for: leads, what a module imports, what lies after it in its pack.
 
-All of it is a guess: right, it saves a round trip; wrong, some bytes. Import budget: nothing of its own.
+All of it is a guess: right, it saves a round trip; wrong, some bytes. Import budget: ``itertools``.
 """
 
 from __future__ import annotations
+
+from itertools import chain
 
 from cloudimport.fetch.engine import Fetcher
 from cloudimport.format.index import BlockRef, EnvironmentIndex, Module, Section
@@ -34,51 +36,58 @@ class Ahead:
         """Ask for what importing ``build`` needs."""
         self._fetcher.prefetch(self._wanted(self._index.prefetch(build)))
 
+    def enter(self, section: Section, module: Module) -> None:
+        """In a cold process: ask for what a module that is about to run will import."""
+        if module.code and not self._fetcher.is_near(section.block(module.code[-3])):
+            self.miss(section, module)
+        else:
+            self.follow(section, module)
+
     def miss(self, section: Section, module: Module) -> None:
-        """Ask for a module whose code nothing has brought, for what it imports, and for what lies after it.
+        """Ask for a module whose code nothing has brought, for what it imports, and what lies after it."""
+        self.is_cold = True
+        wanted = self._wanted(self._reachable(section, module))
+        self._fetcher.prefetch(chain(wanted, self._neighbours(section, module.code[-3])))
+
+    def follow(self, section: Section, module: Module) -> None:
+        """Ask for a module and for what it was seen to import, directly or not."""
+        if (section.build, section.modules[module.stem]) not in self._followed:
+            self._fetcher.prefetch(self._wanted(self._reachable(section, module)))
+
+    def _neighbours(self, section: Section, number: int) -> Iterator[BlockRef]:
+        """Yield a block of code and those after it.
 
         Imports go on in its neighbourhood more often than not: each time that this happens in a build, twice
         as much is read ahead, as file systems do. Fewer waits within imports also leave less time for
         threads to wait for each other's modules, which importlib gives up.
         """
-        self.is_cold = True
-        self.follow(section, module)
-        number = module.code[-3]
         room = self._ahead.get(section.build, _READ_AHEAD)
         self._ahead[section.build] = min(2 * room, _READ_AHEAD_MOST)
-        self._fetcher.prefetch([section.block(number)])
-        ahead = []
+        yield section.block(number)
         for ref in section.code_from(number):
             room -= ref.length
             if room < 0:
-                break
-            ahead.append(ref)
-        self._fetcher.prefetch(ahead)
+                return
+            yield ref
 
-    def follow(self, section: Section, module: Module) -> None:
-        """Ask for a module and for what it was seen to import, directly or not."""
-        row = section.modules[module.stem]
-        if (section.build, row) not in self._followed:
-            self._fetcher.prefetch(self._wanted(self._reachable(section.build, row)))
-
-    def _reachable(self, build: int, row: int) -> Iterator[tuple[Section, int]]:
-        """Yield (section, block number) of a module and what it imports, in that order."""
-        waiting = [(build, row)]
+    def _reachable(self, section: Section, module: Module) -> Iterator[tuple[Section, int]]:
+        """Yield (section, block number) of a module and what it imports, in that order, each module once."""
+        waiting = [(section.build, section.modules[module.stem])]
         blocks: set[tuple[int, int]] = set()
         while waiting:
             place = waiting.pop()
             if place in self._followed or place[0] not in self._index.visible:
                 continue
             self._followed.add(place)
-            section = self._index.section(place[0])
-            module = section.module_at(place[1])
-            if module is None:
+            other = self._index.section(place[0])
+            found = other.module_at(place[1])
+            if found is None:
                 continue
-            for number in (module.code or section.extents[module.file])[::3]:
+            for number in (found.code or other.extents[found.file])[::3]:
                 if (place[0], number) not in blocks:
                     blocks.add((place[0], number))
-                    yield section, number
-            waiting += reversed(section.imports(place[1]))
+                    yield other, number
+            waiting += reversed(other.imports(place[1]))
 
     def _wanted(self, blocks: Iterator[tuple[Section, int]]) -> Iterator[BlockRef]:
         """Yield blocks, less those of native files that are there."""

@@ -183,7 +183,7 @@ class SiteTree:
     def code(self, section: Section, module: Module) -> bytes | memoryview:
         """Return the marshalled code object of a module that has one. Raises a FetchError."""
         if self._ahead.is_cold:
-            self._ahead.follow(section, module)
+            self._ahead.enter(section, module)
         kept = self._fetcher.kept
         parts = [
             kept(*piece) or self._code_part(section, module, *piece) for piece in section.pieces(module.code)
@@ -297,7 +297,7 @@ class SiteTree:
     def extension(self, section: Section, module: Module) -> str:
         """Make an extension module be there as ``fill_native`` does; returns where it is."""
         if self._ahead.is_cold:
-            self._ahead.follow(section, module)
+            self._ahead.enter(section, module)
         return self.fill_native(section, module.file)
 
     def fill_native(self, section: Section, file: int) -> str:

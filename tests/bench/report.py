@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench.__main__ import RESULTS, SLOW
+from tests.bench.__main__ import RESULTS
 from tests.bench.scale import GB, GB_SECOND, GET
 from tests.bench.workloads import EVERYTHING, WORKLOADS
 
@@ -207,7 +207,7 @@ def render(results: Results) -> str:
         text += f" Not measured in this run: {', '.join(missing)}."
     rates = {"round_trip": machine["round_trip"] * 1e3, "rate": machine["rate"] / 1e6}
     parts = [
-        _INTRODUCTION.format(**rates, machine=text, rounds=results.rounds(), slow=SLOW),
+        _INTRODUCTION.format(**rates, machine=text, rounds=results.rounds(), slow=machine["slow"]),
         "![Time to the first result, by workload and way](benchmarks.svg)\n",
         "## Time to the first result (ms)\n",
         _table(results, results.ways, lambda name, way: _number(results, name, way, "seconds", 1e3)),

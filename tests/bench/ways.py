@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -250,11 +251,25 @@ def prepare(bench: Bench, workload: Workload) -> None:
     # By hash and unchecked: times change on the way through an archive or a store.
     compile_all = [bench.python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
     subprocess.run([*compile_all, str(folder / "compiled")], check=False, stdout=subprocess.DEVNULL)
+    with ThreadPoolExecutor(1) as beside:
+        theirs = beside.submit(_store, bench, workload)
+        _publish(bench, workload, pins)
+        theirs.result()
+
+
+def _store(bench: Bench, workload: Workload) -> None:
+    """Put archives and the tree on the store."""
+    folder = bench.of(workload)
     for name in ("sources", "compiled"):
         _zip(folder / name, folder / f"{name}.zip")
         bench.store.put_file(f"{workload.name}/{name}.zip", folder / f"{name}.zip")
         (folder / f"{name}.zip").unlink()
     bench.store.put_tree(f"{workload.name}/tree", folder / "compiled")
+
+
+def _publish(bench: Bench, workload: Workload, pins: Path) -> None:
+    """Publish, with a boot image, and mirror."""
+    folder = bench.of(workload)
     lock, boot = folder / "cloudimport.lock", folder / "boot.lock"
     _shelf(bench, "publish", "-r", str(pins), "--shelf", bench.store.shelf, "--lock", str(lock))
     shutil.copy(lock, boot)

@@ -115,7 +115,7 @@ _ALL = (
     Workload(
         "onnxruntime",
         ("onnxruntime",),
-        "import onnxruntime",
+        "import onnxruntime, onnxruntime.datasets",
         "onnxruntime.InferenceSession(onnxruntime.datasets.get_example('sigmoid.onnx')).get_inputs()[0].name",
     ),
     Workload(

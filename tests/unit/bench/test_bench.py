@@ -55,7 +55,7 @@ def _run(seconds: float, **more: Any) -> dict[str, Any]:
 
 def _results() -> Results:
     """Return made-up results of two workloads, one of which has everything."""
-    machine = {"tools": {"uv": "1"}, "round_trip": 0.015, "rate": 8e6}
+    machine = {"tools": {"uv": "1"}, "round_trip": 0.015, "rate": 8e6, "slow": 4}
     machine |= dict.fromkeys(("cpus", "processor", "kernel", "python", "commit"), "?")
     steps = {"downloaded": 1.0, "installed": 3.0, "first": 4.0}
     runs = {
