@@ -19,6 +19,7 @@ from cloudimport.errors import (
     FetchError,
     FormatError,
     NotPublishedError,
+    SignatureError,
     UnreachableError,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "FetchError",
     "FormatError",
     "NotPublishedError",
+    "SignatureError",
     "UnreachableError",
     "__version__",
     "install",
@@ -65,7 +67,8 @@ def install(
     Calling it again for the same environment returns that.
 
     Raises ConfigurationError (a setting or file is wrong), NotPublishedError (the environment is
-    not on the shelf), a FetchError (the shelf cannot be read) or FormatError.
+    not on the shelf), SignatureError (a root is set and has not signed it), a FetchError (the shelf
+    cannot be read) or FormatError.
     """
     from cloudimport import bootstrap
 

@@ -49,12 +49,21 @@ def _read_text(path: str) -> str:
 
 
 def read_lock(settings: Settings) -> Lock:
-    """Return the lockfile; raises ConfigurationError, also if the requirements beside it do not match."""
+    """Return the lockfile.
+
+    Raises ConfigurationError, also if the requirements beside it do not match, and SignatureError.
+    """
     try:
         text = _read_text(settings.lock)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{settings.lock} cannot be read: {error}") from None
     locked = Lock.decode(text, settings.lock)
+    roots = settings.roots or locked.roots
+    if roots:
+        from cloudimport.format import signing
+
+        remedy = "sign it with 'shelf publish --lock FILE --sign KEYFILE'"
+        signing.check(locked.signatures, roots, lambda: signing.lock_message(text), settings.lock, remedy)
     if settings.requirements and not _are_lines_of(settings.requirements, locked.requirements):
         lines = _lines(settings)
         if requirements_digest(lines) != requirements_digest(locked.requirements):
@@ -100,7 +109,10 @@ def from_lock(locked: Lock, settings: Settings, targets: list[Target]) -> tuple[
 
 
 def from_shelf(source: Source, settings: Settings, targets: list[Target]) -> tuple[Ref, str]:
-    """Return (index, target) by the environment's pointer. Raises NotPublishedError or a FetchError."""
+    """Return (index, target) by the environment's pointer.
+
+    Raises NotPublishedError, SignatureError or a FetchError.
+    """
     lines = _lines(settings)
     digest = requirements_digest(lines)
     key = keys.environment_pointer(digest)
@@ -111,6 +123,17 @@ def from_shelf(source: Source, settings: Settings, targets: list[Target]) -> tup
     if requirements_digest(pointer.requirements) != digest:
         raise FormatError(f"{source.url}/{key} is for other requirements")
     target = _pick(pointer.targets, targets, settings.requirements)
+    if settings.roots:
+        from cloudimport.format import signing
+
+        index = pointer.targets[target].digest
+        signing.check(
+            pointer.signatures.get(target, ()),
+            settings.roots,
+            lambda: signing.environment_message(target, digest, index),
+            f"the environment of {settings.requirements} for {target} on {source.url}",
+            f"sign it with 'shelf publish -r {settings.requirements} --sign KEYFILE'",
+        )
     return pointer.targets[target], target
 
 

@@ -20,6 +20,13 @@ class FormatError(CloudImportError):
     """A record does not follow docs/format.md, or is of a newer format version."""
 
 
+class SignatureError(CloudImportError):
+    """A root is set, and an environment or a lockfile is not signed by it, or not as it stands.
+
+    Its bytes are whole: they are just not what somebody who may say so has approved.
+    """
+
+
 class NotPublishedError(CloudImportError):
     """Pins (or a whole environment) are not on the shelf.
 

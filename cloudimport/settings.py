@@ -55,6 +55,8 @@ class Settings(NamedTuple):
     hold_gc: bool = False
     #: A folder of objects that other users of this host share, "" for none; it is read and never trusted.
     shared: str = ""
+    #: Public keys (hexadecimal) of which one must have signed the environment or lock; none: the lock's.
+    roots: tuple[str, ...] = ()
 
 
 def resolve(
@@ -89,7 +91,20 @@ def resolve(
         _path(environ.get("CLOUDIMPORT_TRACE") or environ.get("CLOUDIMPORT_REPORT")),
         _switch(environ, "CLOUDIMPORT_HOLD_GC", "0"),
         _path(environ.get("CLOUDIMPORT_SHARED")),
+        _roots(environ.get("CLOUDIMPORT_ROOT", "")),
     )
+
+
+def _roots(text: str) -> tuple[str, ...]:
+    """Return public keys, separated by commas or spaces. Raises ConfigurationError."""
+    if not text:
+        return ()
+    from cloudimport.format.signing import parse_keys
+
+    keys = parse_keys(text.replace(",", " ").split(), "CLOUDIMPORT_ROOT")
+    if not keys:  # whoever sets it wants a check: nothing is no key
+        raise ConfigurationError("CLOUDIMPORT_ROOT has no public key: see 'shelf key show FILE'")
+    return keys
 
 
 def _path(text: str | None) -> str:

@@ -23,7 +23,8 @@ from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
 from cloudimport.sources.record import read_record
-from shelf_tools.environments import read_lock, replace_lock
+from shelf_tools.environments import check_lock, read_lock, replace_lock
+from shelf_tools.signing import Signer
 from shelf_tools.store import Store, open_store
 
 #: Blocks that are read at a time.
@@ -60,13 +61,16 @@ class Made(NamedTuple):
     size: int
 
 
-def publish_boot(trace: Trace, lock: Path, shelf: str, environ: Mapping[str, str]) -> Made:
+def publish_boot(
+    trace: Trace, lock: Path, shelf: str, environ: Mapping[str, str], signers: Sequence[Signer] = ()
+) -> Made:
     """Write a boot image for one target of a lockfile, and put it there.
 
     ``shelf`` is where the lock says none. Raises ConfigurationError if the trace is of another environment,
-    a FetchError or FormatError.
+    or the lock is signed and none of ``signers`` has one of its keys, a FetchError or FormatError.
     """
     locked = read_lock(lock)
+    check_lock(lock, signers)
     ref = locked.targets.get(trace.target)
     if ref is None or ref.digest != trace.environment:
         raise ConfigurationError(
@@ -80,7 +84,7 @@ def publish_boot(trace: Trace, lock: Path, shelf: str, environ: Mapping[str, str
         ranges = _write(open_store(url, environ), source, index, trace)
     finally:
         source.close()
-    replace_lock(lock, locked._replace(boots={**locked.boots, trace.target: ranges}))
+    replace_lock(lock, locked._replace(boots={**locked.boots, trace.target: ranges}), signers)
     return Made(len({row.digest for row in ranges}), len(ranges), sum(row.length for row in ranges))
 
 

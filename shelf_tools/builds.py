@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import marshal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from cloudimport.errors import AbsentError, CloudImportError, CorruptError, FormatError
 from cloudimport.format import codec, keys
 from cloudimport.format.content import Content
 from cloudimport.format.layout import BuildPointer, Layout
-from cloudimport.format.records import Extents, Ref, canonical, sha256
+from cloudimport.format.records import Extents, Ref, canonical, parse, sha256
+from cloudimport.format.signing import build_message, is_sound
 from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
 from cloudimport.sources.record import read_record
@@ -22,6 +24,7 @@ from shelf_tools.collect import code_file
 from shelf_tools.compressing import compress
 from shelf_tools.indexing import Built
 from shelf_tools.pack import Packed
+from shelf_tools.signing import Signer, signed
 from shelf_tools.store import Store
 
 #: zstd level of records: they are small and written once.
@@ -66,6 +69,19 @@ def read_build(source: Source, pin: Pin, target: str) -> Built | None:
     return Built(content, pointer.content.digest, layout, pointer.layout.digest)
 
 
+def read_provenance(source: Source, pin: Pin, target: str) -> dict[str, Any]:
+    """Return the record of how a published build was made; an empty one if there is no build.
+
+    Raises a FetchError or FormatError.
+    """
+    key = keys.build_pointer(pin.name, pin.version, target)
+    pointer = _read_pointer(source, key)
+    if pointer is None:
+        return {}
+    whence = keys.build_prefix(pin.name, pin.version, target) + f"provenance-{pointer.provenance.digest}"
+    return parse(read_record(source, whence, pointer.provenance), "provenance", f"{source.url}/{whence}")
+
+
 def _read_pointer(source: Source, key: str) -> BuildPointer | None:
     try:
         return BuildPointer.decode(source.read(key), f"{source.url}/{key}")
@@ -73,10 +89,33 @@ def _read_pointer(source: Source, key: str) -> BuildPointer | None:
         return None
 
 
+def check_form(built: Built, sourceless: bool) -> list[str]:
+    """Check that a published build is without source if that is wanted; return a note if only it is.
+
+    Raises ConflictError.
+    """
+    content = built.content
+    kinds = {file.kind for file in content.files}
+    if sourceless and any(file.path.endswith(".py") for file in content.files):
+        raise ConflictError(
+            f"{content.name}=={content.version} for {content.target} is on the shelf with its source, and "
+            "a build never changes: publish --bytecode-only to a shelf that does not have it, or another "
+            "version"
+        )
+    if not sourceless and "bytecode" in kinds and "source" not in kinds:
+        return [f"{content.name}=={content.version}: it is on the shelf without source, and is used so"]
+    return []
+
+
 def commit(
-    store: Store, source: Source, content: Content, packed: Packed, provenance: dict[str, object]
+    store: Store,
+    source: Source,
+    content: Content,
+    packed: Packed,
+    provenance: dict[str, object],
+    signers: Sequence[Signer] = (),
 ) -> Built:
-    """Write a build: packs, layout, content, provenance, read back, and last its pointer.
+    """Write a build: packs, layout, content, provenance, read back, and last its pointer, signed.
 
     If another publisher was first, its build is returned. Raises ConflictError if that has other
     content, and a FetchError.
@@ -95,6 +134,7 @@ def commit(
     read_record(source, f"{prefix}provenance-{whence.digest}", whence)
     _check_packs(source, built)
     pointer = BuildPointer(content.name, content.version, content.target, wanted, layout, whence)
+    pointer = pointer._replace(signatures=signed(message_of(pointer), signers))
     if store.create(keys.build_pointer(content.name, content.version, content.target), pointer.encode()):
         return built
     found = read_build(source, pin, content.target)
@@ -105,6 +145,13 @@ def commit(
             f"{wanted.digest}: the wheels differ; publish the same file, or remove the build on the shelf"
         )
     return found
+
+
+def message_of(pointer: BuildPointer) -> bytes:
+    """Return what is signed of a build."""
+    return build_message(
+        pointer.name, pointer.version, pointer.target, pointer.content.digest, pointer.layout.digest
+    )
 
 
 def _check_packs(source: Source, built: Built) -> None:
@@ -184,8 +231,11 @@ def restore(source: Source, built: Built, into: Path) -> tuple[Path, Path | None
     return tree, code if built.layout.code else None
 
 
-def verify_build(source: Source, pin: Pin, target: str) -> list[str]:
-    """Return a line for each thing that is wrong with a published build; none if it is sound."""
+def verify_build(source: Source, pin: Pin, target: str, *, signatures: bool = True) -> list[str]:
+    """Return a line for each thing that is wrong with a published build; none if it is sound.
+
+    ``signatures``: whether they have to fit, whoever's they are.
+    """
     try:
         built = read_build(source, pin, target)
     except CloudImportError as error:
@@ -193,6 +243,8 @@ def verify_build(source: Source, pin: Pin, target: str) -> list[str]:
     if built is None:
         return [f"{pin} is not published for {target}"]
     problems = [*_provenance_problems(source, pin, target), *pack_problems(source, built)]
+    if signatures:
+        problems += _signature_problems(source, pin, target)
     return problems or list(_file_problems(source, built))
 
 
@@ -205,6 +257,17 @@ def _provenance_problems(source: Source, pin: Pin, target: str) -> Iterator[str]
             read_record(source, f"{prefix}provenance-{pointer.provenance.digest}", pointer.provenance)
     except CloudImportError as error:
         yield str(error)
+
+
+def _signature_problems(source: Source, pin: Pin, target: str) -> Iterator[str]:
+    """Yield a line for each signature that does not fit the build."""
+    key = keys.build_pointer(pin.name, pin.version, target)
+    pointer = _read_pointer(source, key)
+    if pointer is None:
+        return
+    for one in pointer.signatures:
+        if not is_sound(one, message_of(pointer)):
+            yield f"{source.url}/{key}: the signature by {one.key[:16]} does not fit it"
 
 
 def _file_problems(source: Source, built: Built) -> Iterator[str]:

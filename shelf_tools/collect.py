@@ -36,6 +36,14 @@ class TruncatedOutputError(OutputError):
     """The output ended in the middle: whoever wrote it failed or was killed."""
 
 
+class OverflowingOutputError(OutputError):
+    """The output is more than its bounds allow; ``field`` is the bound's name among a sandbox's limits."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 @dataclass(frozen=True)
 class Bounds:
     """What a stream may hold: bytes of contents, files (and as many folders), bytes of the largest file."""
@@ -72,9 +80,13 @@ def collect(stream: BinaryIO, into: Path, bounds: Bounds) -> int:
     for entry in _entries(stream, bounds.files):
         total += entry.size
         if entry.size > bounds.file_bytes:
-            raise OutputError(f"{entry.path!r} is larger than {bounds.file_bytes} bytes")
+            raise OverflowingOutputError(
+                f"{entry.path!r} is larger than {bounds.file_bytes} bytes", "file_bytes"
+            )
         if total > bounds.bytes:
-            raise OutputError(f"{entry.path!r}: the output is larger than {bounds.bytes} bytes")
+            raise OverflowingOutputError(
+                f"{entry.path!r}: the output is larger than {bounds.bytes} bytes", "output_bytes"
+            )
         if entry.path in seen:
             raise OutputError(f"{entry.path!r} comes twice")
         seen.add(entry.path)
@@ -83,7 +95,9 @@ def collect(stream: BinaryIO, into: Path, bounds: Bounds) -> int:
         else:
             _make_folders(into, entry.path, folders)
             if len(folders) > bounds.files:
-                raise OutputError(f"{entry.path[:200]!r}: the output has more than {bounds.files} folders")
+                raise OverflowingOutputError(
+                    f"{entry.path[:200]!r}: the output has more than {bounds.files} folders", "output_files"
+                )
             _write(stream, into, entry)
         _skip(stream, -entry.size % _BLOCK)
     _finish(stream)
@@ -138,7 +152,7 @@ def _entries(stream: BinaryIO, most: int) -> Iterator[_Entry]:
             continue
         count += 1
         if count > most:
-            raise OutputError(f"the output has more than {most} files")
+            raise OverflowingOutputError(f"the output has more than {most} files", "output_files")
         path = _name(header, long_name)
         long_name = None
         if kind == _FOLDER and size == 0:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from elftools.elf.elffile import ELFFile
 
@@ -58,6 +59,44 @@ def read_elf(path: Path) -> Elf:
             raise
         except Exception as error:  # noqa: BLE001 - pyelftools raises whatever the damage leads it to
             return Elf("", None, str(error) or type(error).__name__)
+
+
+def needed_versions(path: Path) -> tuple[str, ...]:
+    """Return the versions of symbols that a file needs of its libraries, such as ``GLIBC_2.17``.
+
+    Raises ValueError for a file in which they cannot be read, and OSError.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as view:
+        try:
+            _drop_sections(view)
+            elf = ELFFile(cast(Any, view))
+            dynamic: Any = next((s for s in elf.iter_segments() if s["p_type"] == "PT_DYNAMIC"), None)
+            return tuple(sorted(set(_versions(view, elf, dynamic)))) if dynamic is not None else ()
+        except Exception as error:  # pyelftools raises whatever the damage leads it to
+            raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _versions(view: mmap.mmap, elf: ELFFile, dynamic: Any) -> Iterator[str]:
+    """Yield the names in DT_VERNEED (Linux Standard Base, "Symbol Versioning"). Raises as ``_native``."""
+    count = next((tag.entry.d_val for tag in dynamic.iter_tags("DT_VERNEEDNUM")), 0)
+    at, names = dynamic.get_table_offset("DT_VERNEED")[1], dynamic.get_table_offset("DT_STRTAB")[1]
+    if not count or at is None:
+        return
+    order, read = "<" if elf.little_endian else ">", 0
+    for _ in range(min(count, _MAX_TAGS)):
+        _, auxiliary, _, first, following = struct.unpack_from(order + "HHIII", view, at)
+        here = at + first
+        for _ in range(auxiliary):
+            read += 1
+            _, _, _, name, step = struct.unpack_from(order + "IHHII", view, here)
+            if read > _MAX_TAGS or names is None:
+                raise ValueError("the table of needed versions has no end")
+            end = view.find(b"\0", names + name, names + name + _MAX_NAME)
+            if end < 0:
+                raise ValueError("a name in the table of needed versions has no end")
+            yield view[names + name : end].decode("ascii")
+            here += step
+        at += following
 
 
 def _drop_sections(view: mmap.mmap) -> None:

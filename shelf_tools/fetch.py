@@ -29,6 +29,7 @@ from cloudimport.errors import CloudImportError, ConfigurationError
 from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, Target, normalise_name, normalise_version
 from shelf_tools import process
+from shelf_tools.origins import Origin, origins
 from shelf_tools.pins import python_full_version
 
 #: Pins for one pip. Measured, 65 pins, 148 MB, 2 cores: 14.1 s with one pip, 7.3 to 8.6 s with batches
@@ -64,12 +65,13 @@ def _silent(_: object) -> None:
 
 
 class Wheel(NamedTuple):
-    """A downloaded wheel: ``size`` in bytes, ``sha256`` hexadecimal."""
+    """A downloaded wheel: ``size`` in bytes, ``sha256`` hexadecimal, ``origin`` None if pip does not say."""
 
     path: Path
     filename: str
     sha256: str
     size: int
+    origin: Origin | None = None
 
 
 class WheelError(CloudImportError):
@@ -100,6 +102,26 @@ def fetch(
     seconds, for each pip. Raises WheelError with one line for each pin that failed.
     """
     wanted = tuple(requirements)
+    wheels, failures = fetch_some(
+        wanted, target, into, env=env, options=options, jobs=jobs, on_done=on_done, timeout=timeout
+    )
+    if failures:
+        raise WheelError([f"{r.where}: {r.pin}: {failures[r.pin]}" for r in wanted if r.pin in failures])
+    return {requirement.pin: wheels[requirement.pin] for requirement in wanted}
+
+
+def fetch_some(
+    wanted: Sequence[Requirement],
+    target: Target,
+    into: Path,
+    *,
+    env: Mapping[str, str],
+    options: Sequence[str] = (),
+    jobs: int | None = None,
+    on_done: OnDone = _silent,
+    timeout: float = TIMEOUT,
+) -> tuple[dict[Pin, Wheel], dict[Pin, str]]:
+    """Download as ``fetch`` does; return the wheels, and by pin why there is none."""
     fetcher = _Fetcher(target, into, _environment(env), tuple(options), timeout)
     into.mkdir(parents=True, exist_ok=True)
     wheels: dict[Pin, Wheel] = {}
@@ -116,9 +138,12 @@ def fetch(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    if failures:
-        raise WheelError([f"{r.where}: {r.pin}: {failures[r.pin]}" for r in wanted if r.pin in failures])
-    return {requirement.pin: wheels[requirement.pin] for requirement in wanted}
+    return wheels, failures
+
+
+def digest(path: Path) -> str:
+    """Return a file's SHA-256, hexadecimal."""
+    return _digests(path, ("sha256",))["sha256"]
 
 
 def platforms(target: Target) -> list[str]:
@@ -200,7 +225,7 @@ class _Fetcher:
         argv += [f"--python-version={python_full_version(self._target)}"]
         argv += [f"--abi={abi}" for abi in (self._target.interpreter, "abi3", "none")]
         argv += [f"--platform={platform}" for platform in platforms(self._target)]
-        argv += [f"--dest={folder / 'wheels'}", f"--requirement={listed}"]
+        argv += [f"--dest={folder / 'wheels'}", f"--requirement={listed}", f"--log={folder / 'log'}"]
         # What pip skips, and why, is what an error has to tell; it says so at this level only.
         argv += ["-vv"] if len(batch) == 1 else []
         if batch[0].hashes:
@@ -221,7 +246,9 @@ class _Fetcher:
                 outcome.wheels[one.pin] = self._checked(one, found)
             except ConfigurationError as error:
                 outcome.failures[one.pin] = str(error)
-        return outcome
+        known = _origins(folder / "log", [wheel.filename for wheel in outcome.wheels.values()])
+        wheels = {pin: one._replace(origin=known.get(one.filename)) for pin, one in outcome.wheels.items()}
+        return _Outcome(wheels, outcome.failures)
 
     def _checked(self, one: Requirement, found: Mapping[Pin, Path]) -> Wheel:
         """Return the wheel in its place. Raises ConfigurationError with the reason."""
@@ -260,6 +287,14 @@ def _digests(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
             for one in hashes.values():
                 one.update(chunk)
     return {name: one.hexdigest() for name, one in hashes.items()}
+
+
+def _origins(log: Path, filenames: Sequence[str]) -> Mapping[str, Origin]:
+    try:
+        with open(log, encoding="utf-8", errors="replace") as lines:
+            return origins(lines, filenames)
+    except OSError:
+        return {}
 
 
 _HOST = re.compile(r"[a-z]+://(?:[^@/\s,]*@)?([^/\s,]+)")
@@ -328,7 +363,7 @@ def explain(one: Requirement, target: Target, finished: process.Finished) -> str
     if metadata and ours:
         return metadata
     if ours and "No matching distribution" in said:
-        return _no_wheel(ours, target)
+        return _no_wheel(ours, target, one.pin.name)
     if _BROKEN.search(said):
         return _unreachable(said)
     for pattern, what in ((_DENIED, "refuses access"), (_FAULT, "answers with an error")):
@@ -385,13 +420,15 @@ def _wanted_python(files: Sequence[str], said: str) -> str:
     return package[1] if package else next(links, "")
 
 
-def _no_wheel(files: Sequence[str], target: Target) -> str:
+def _no_wheel(files: Sequence[str], target: Target, name: str) -> str:
     """Say what there is instead of a wheel for the target."""
-    wheels = [name for name in files if name.endswith(".whl")]
+    build = f"--allow-sdist {name} builds it in the sandbox"
+    wheels = [file for file in files if file.endswith(".whl")]
     if not wheels:
-        return "there is no wheel of this version, only a source distribution"
+        return f"there is no wheel of this version, only a source distribution: {build}"
     # Those that differ only by interpreter or by the C library's version come first.
     known = sorted({"-".join(name[:-4].split("-")[-3:]) for name in wheels})
     known.sort(key=lambda tag: ("manylinux" not in tag, not tag.endswith(target.machine)))
     more = f" and {len(known) - 6} more" if len(known) > 6 else ""
-    return f"there is no wheel for {target}; there are wheels for {', '.join(known[:6])}{more}"
+    source = f"; there is a source distribution: {build}" if len(wheels) < len(files) else ""
+    return f"there is no wheel for {target}; there are wheels for {', '.join(known[:6])}{more}{source}"

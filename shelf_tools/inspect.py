@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from cloudimport.errors import ConfigurationError
 from cloudimport.format import keys
-from cloudimport.format.layout import BuildPointer
 from cloudimport.format.records import parse
 from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
-from cloudimport.sources.record import read_record
-from shelf_tools.builds import published, read_build, verify_build
+from shelf_tools.builds import published, read_build, read_provenance, verify_build
 from shelf_tools.environments import verify_environments
 from shelf_tools.store import Store, open_store
 
@@ -65,17 +62,19 @@ class Shelf:
 
     def verify(self, pins: Sequence[Pin], on_done: Callable[[str], None]) -> Iterator[str]:
         """Yield a line for each problem of the pins; of everything, environments included, without pins."""
-        wanted = (
-            [(pin, t) for pin, targets in self._targets(pins).items() for t in targets]
-            if pins
-            else self.builds()
-        )
+        wanted = self.select(pins)
         with ThreadPoolExecutor(_JOBS) as pool:
             for (pin, target), problems in zip(wanted, pool.map(self._verify, wanted), strict=True):
                 on_done(f"{pin} {target}")
                 yield from problems
         if not pins:
             yield from verify_environments(self.store, self.source)
+
+    def select(self, pins: Sequence[Pin]) -> list[tuple[Pin, Target]]:
+        """Return the builds of the pins; all without pins. Raises ConfigurationError if one has none."""
+        if not pins:
+            return self.builds()
+        return [(pin, target) for pin, targets in self._targets(pins).items() for target in targets]
 
     def _verify(self, build: tuple[Pin, Target]) -> list[str]:
         return verify_build(self.source, build[0], str(build[1]))
@@ -94,11 +93,6 @@ class Shelf:
         built = read_build(self.source, pin, str(target))
         if built is None:
             raise ConfigurationError(f"{pin} for {target} was removed from {self.store.url} just now")
-        key = keys.build_pointer(pin.name, pin.version, str(target))
-        pointer = BuildPointer.decode(self.source.read(key), key)
-        whence = (
-            keys.build_prefix(pin.name, pin.version, str(target)) + f"provenance-{pointer.provenance.digest}"
-        )
         content, layout = built.content, built.layout
         return Shown(
             pin,
@@ -112,5 +106,5 @@ class Shelf:
             sum(file.kind == "native" for file in content.files),
             sum(block.length for block in layout.blocks[: layout.lead]),
             content.requires,
-            json.loads(read_record(self.source, whence, pointer.provenance)),
+            read_provenance(self.source, pin, str(target)),
         )

@@ -7,8 +7,7 @@ import json
 import os
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,11 +16,18 @@ import installer
 
 from cloudimport.errors import CloudImportError, ConfigurationError
 from cloudimport.ids import Pin, Target
-from shelf_tools.collect import Bounds, OutputError, TruncatedOutputError, code_file, collect
+from shelf_tools.collect import (
+    Bounds,
+    OverflowingOutputError,
+    TruncatedOutputError,
+    code_file,
+)
 from shelf_tools.interpreters import Interpreter, running_interpreter
-from shelf_tools.process import Finished, ProcessError, ProcessTimeout
-from shelf_tools.sandbox import INSTALL_LIMITS, OUT, Limits, Sandbox
+from shelf_tools.limits import INSTALL, INSTALL_LIMITS, Limits, explain, passed, suspect
+from shelf_tools.process import ProcessError, ProcessTimeout
+from shelf_tools.sandbox import OUT, Sandbox
 from shelf_tools.scripts import SCRIPTS, scripts
+from shelf_tools.streaming import run_streaming
 
 __all__ = ["INSTALL_LIMITS", "InstallError", "Installed", "code_file", "install"]
 
@@ -76,13 +82,13 @@ def install(
     what = f"{pin} ({wheel.name}, {target})"
     with tempfile.TemporaryDirectory(dir=into, prefix="collected-") as folder:
         collected = Path(folder)
-        _run(wheel, what, interpreter, sandbox, limits, collected)
+        seen = _run(wheel, pin, what, interpreter, sandbox, limits, collected)
         report = _report(collected / "report.json", what)
         tree, code = collected / "tree", collected / "code"
         if not tree.is_dir():
             raise InstallError(f"{what}: the wheel installs no files")
         _check_identity(tree, pin, what)
-        notes = tuple(_notes(tree, report))
+        notes = tuple(_notes(tree, report, limits, seen))
         os.replace(tree, into / "tree")
         if interpreter is None:
             return Installed(into / "tree", None, "", notes)
@@ -92,9 +98,15 @@ def install(
 
 
 def _run(
-    wheel: Path, what: str, interpreter: Interpreter | None, sandbox: Sandbox, limits: Limits, into: Path
-) -> None:
-    """Install inside and collect the stream as it comes."""
+    wheel: Path,
+    pin: Pin,
+    what: str,
+    interpreter: Interpreter | None,
+    sandbox: Sandbox,
+    limits: Limits,
+    into: Path,
+) -> Mapping[str, int]:
+    """Install inside and collect the stream as it comes; return what that was seen to use."""
     workers = min(_COMPILERS, os.cpu_count() or 1) if interpreter is not None else 0
     python = interpreter or running_interpreter()
     argv: list[str | PurePosixPath] = [
@@ -111,56 +123,25 @@ def _run(
     with scripts(installer) as folder:
         # Not as standard input: who runs as the curator's own uid could open /proc/self/fd/0 and write to it.
         mounts = {SCRIPTS: folder, _WHEEL: wheel}
-
-        def run(write_end: int) -> Finished:
-            with open(write_end, "wb") as out:
-                return sandbox.run(argv, limits=limits, read_only=mounts, interpreter=python, stdout_to=out)
-
         try:
-            finished, refused = _stream(run, into, bounds)
+            finished, refused = run_streaming(sandbox, argv, limits, mounts, python, into, bounds)
         except ProcessTimeout:
-            raise InstallError(f"{what}: not installed within {limits.wall_seconds} s") from None
+            raise InstallError(f"{pin}: {passed('wall_seconds', limits, INSTALL)}") from None
         except ProcessError as error:
             raise InstallError(f"{what}: {error}") from error
     if finished.returncode == _REFUSED:
         raise InstallError(f"{what}: refused: {finished.reason()}")
+    if isinstance(refused, OverflowingOutputError):
+        raise InstallError(f"{pin}: {passed(refused.field, limits, INSTALL)}: {refused}") from refused
     if refused is not None and not isinstance(refused, TruncatedOutputError):
         raise InstallError(f"{what}: {refused}") from refused
     if finished.returncode or refused is not None:
+        limit = explain(finished, limits, INSTALL)
+        if limit:
+            raise InstallError(f"{pin}: {limit}") from refused
         why = finished.reason() if finished.returncode else refused
         raise InstallError(f"{what}: the install failed: {why}") from refused
-
-
-def _stream(
-    run: Callable[[int], Finished], into: Path, bounds: Bounds
-) -> tuple[Finished, OutputError | None]:
-    """Run in a thread of its own and collect in this one; return what both said.
-
-    The thread that starts a sandbox must outlive it (PR_SET_PDEATHSIG is about threads): it does,
-    since it waits for the sandbox's end.
-    """
-    read_end, write_end = os.pipe()
-    outcome: list[Finished | BaseException] = []
-
-    def work() -> None:
-        try:
-            outcome.append(run(write_end))
-        except BaseException as error:  # noqa: BLE001 (raised again by the thread that waits)
-            outcome.append(error)
-
-    worker = threading.Thread(target=work, name="sandbox")
-    worker.start()
-    refused: OutputError | None = None
-    try:
-        with open(read_end, "rb") as stream:
-            collect(stream, into, bounds)
-    except OutputError as error:
-        refused = error
-    finally:
-        worker.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0], refused
+    return finished.seen
 
 
 def _report(path: Path, what: str) -> dict[str, Any]:
@@ -174,12 +155,14 @@ def _report(path: Path, what: str) -> dict[str, Any]:
         raise InstallError(f"{what}: the installer's report cannot be read: {error}") from None
 
 
-def _notes(tree: Path, report: dict[str, Any]) -> Iterator[str]:
+def _notes(tree: Path, report: dict[str, Any], limits: Limits, seen: Mapping[str, int]) -> Iterator[str]:
     """Yield lines on what was neutralised or left out."""
     lines = [f"{path}: executable .pth, kept as data, never executed" for path in _executable_pths(tree)]
     lines += _startup(tree)
     lines += [str(note) for note in report["notes"]]
-    lines += [f"{path}: does not compile, stays source: {reason}" for path, reason in report["bad"].items()]
+    for path, reason in report["bad"].items():
+        why = suspect(str(reason), limits, INSTALL, seen) or reason
+        lines.append(f"{path}: does not compile, stays source: {why}")
     for line in lines[:_MOST_NOTES]:
         yield "".join(c if c.isprintable() else "?" for c in line[:500])
     if len(lines) > _MOST_NOTES:

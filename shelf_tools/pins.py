@@ -16,7 +16,7 @@ from packaging.version import InvalidVersion
 from cloudimport.errors import ConfigurationError
 from cloudimport.format import requirements as files
 from cloudimport.format.requirements import Requirement
-from cloudimport.ids import Target
+from cloudimport.ids import Pin, Target, normalise_name
 
 #: A target names no patch release. 99 stands for "the newest there will be": images and Lambda
 #: run the newest patch release, and an environment must not depend on who publishes it.
@@ -77,6 +77,26 @@ def holds(marker: str, target: Target, extra: str = "") -> bool:
         return Marker(marker).evaluate({**marker_environment(target), "extra": extra})
     except (InvalidMarker, InvalidVersion, UndefinedComparison, UndefinedEnvironmentName) as error:
         raise ConfigurationError(f"the marker {marker!r} cannot be decided: {_line(error)}") from None
+
+
+def select(names: Iterable[str], pins: Iterable[Pin], flag: str) -> frozenset[Pin]:
+    """Return the pins that ``names`` (``name`` or ``name==version``) mean.
+
+    Raises ConfigurationError, with ``flag``, one line each, for names that are none of the pins.
+    """
+    listed = tuple(pins)
+    found: set[Pin] = set()
+    errors = []
+    for text in names:
+        wanted = Pin.parse(text) if "==" in text else None
+        name = wanted.name if wanted else normalise_name(text)
+        matching = [pin for pin in listed if (pin == wanted if wanted else pin.name == name)]
+        found.update(matching)
+        if not matching:
+            errors.append(f"{flag} {text}: the requirements have no such pin")
+    if errors:
+        raise ConfigurationError("\n".join(errors))
+    return frozenset(found)
 
 
 def python_full_version(target: Target) -> str:

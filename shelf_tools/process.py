@@ -17,8 +17,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+from dataclasses import dataclass, field
+from typing import BinaryIO, Protocol
 
 from cloudimport.errors import CloudImportError
 from shelf_tools import leash
@@ -36,13 +36,16 @@ class Finished:
     """What a process left: exit status (negative: the signal that killed it) and outputs, bounded.
 
     ``stdout`` is the first ``KEEP`` bytes ("" when it went elsewhere), ``stderr`` the last
-    ``KEEP_ERRORS`` bytes. ``timed_out`` is true when it was killed at its time limit.
+    ``KEEP_ERRORS`` bytes. ``timed_out`` is true when it was killed at its time limit. ``struck`` is what
+    the guard killed it for, ``seen`` the most that the guard saw of each thing that it counts.
     """
 
     returncode: int
     stdout: bytes
     stderr: bytes
     timed_out: bool = False
+    struck: str = ""
+    seen: Mapping[str, int] = field(default_factory=dict)
 
     def reason(self) -> str:
         """Return the last line of standard error, at most 300 characters, or the exit status."""
@@ -61,6 +64,23 @@ class ProcessError(CloudImportError):
 
 class ProcessTimeout(ProcessError):  # noqa: N818 (named as subprocess.TimeoutExpired is)
     """A process was killed at its time limit; ``finished`` holds what it had written by then."""
+
+
+class Guard(Protocol):
+    """Who watches a process while it runs; it may kill its process group, and says then what for."""
+
+    #: What the group was killed for, "" if it was not.
+    struck: str
+    #: The most that was seen of each thing that is counted.
+    seen: dict[str, int]
+
+    def begin(self, pid: int) -> None:
+        """Watch the process ``pid``, which leads a process group."""
+        ...
+
+    def end(self) -> None:
+        """Stop, before anything else may get the number of the process."""
+        ...
 
 
 class _Drain(threading.Thread):
@@ -103,13 +123,15 @@ def run(
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     stdout_to: BinaryIO | None = None,
+    guard: Guard | None = None,
 ) -> Finished:
     """Run ``argv`` to its end and return what it left, whatever its exit status.
 
     ``timeout`` is in seconds. ``input`` is bytes or an open file; None is an empty input. ``env`` of
     None inherits the caller's. Standard output goes to ``stdout_to`` (a file with a descriptor) or is
     captured. The process gets a session and so a group of its own, which is killed whole on the way
-    out. Raises ProcessTimeout at the time limit, ProcessError when it cannot be started.
+    out. ``guard`` watches it meanwhile. Raises ProcessTimeout at the time limit, ProcessError when it
+    cannot be started.
     """
     if not shutil.which(argv[0], path=None if env is None else env.get("PATH")):
         raise ProcessError(f"{argv[0]} cannot be started: there is no such program")
@@ -137,13 +159,18 @@ def run(
         _running.add(process)
     try:
         _send(hold, marshal.dumps(None if env is None else dict(env)))
+        if guard is not None:
+            guard.begin(process.pid)
         timed_out = _wait(process, input if isinstance(input, bytes) else None, timeout)
     finally:
+        if guard is not None:
+            guard.end()
         os.close(hold)
         with _lock:
             _running.discard(process)
     out = out_drain.result() if out_drain else b""
-    finished = Finished(process.returncode, out, err_drain.result(), timed_out)
+    struck, seen = (guard.struck, guard.seen) if guard is not None else ("", {})
+    finished = Finished(process.returncode, out, err_drain.result(), timed_out, struck, seen)
     if timed_out:
         raise ProcessTimeout(f"{argv[0]} was killed after {timeout:.0f} s", finished)
     return finished

@@ -7,8 +7,6 @@ environment index and the lockfile come last.
 from __future__ import annotations
 
 import os
-import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -26,22 +24,28 @@ from cloudimport.ids import Pin, Target, normalise_name
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
-from shelf_tools import check, pins
-from shelf_tools.builds import commit, read_build, restore
+from shelf_tools import check, pins, provenance
+from shelf_tools.builds import check_form, commit, read_build, read_provenance, restore
 from shelf_tools.collect import code_file
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
-from shelf_tools.fetch import Wheel, fetch
+from shelf_tools.fetch import Wheel
 from shelf_tools.indexing import Built, check_together
-from shelf_tools.install import INSTALL_LIMITS, Installed, install
+from shelf_tools.install import Installed, install
 from shelf_tools.interpreters import Interpreter, find_interpreter
+from shelf_tools.limits import StageLimits
 from shelf_tools.order import arrange, follow
 from shelf_tools.pack import LEVEL, Packed, pack
+from shelf_tools.portable import check_portable
 from shelf_tools.process import stop_all
 from shelf_tools.recipes import NAME as RECIPES
 from shelf_tools.recipes import Recipes, chosen, read_recipes
-from shelf_tools.sandbox import TRACE_LIMITS, Sandbox, open_sandbox
+from shelf_tools.sandbox import Sandbox, open_sandbox
+from shelf_tools.signing import Signing
+from shelf_tools.sourceless import strip
+from shelf_tools.sourcing import Sourcing
 from shelf_tools.store import Store, open_store
 from shelf_tools.trace import Trace, trace
+from shelf_tools.trust import check_signed
 from shelf_tools.workfolder import work_folder
 
 #: Notes that are handed on for one pin and stage: a hostile wheel could have one for each of its files.
@@ -67,7 +71,10 @@ class Reporter(Protocol):
 class Job:
     """What to publish, whereto, and how. ``jobs``: pins at a time.
 
-    ``recipes`` is a file; None is the one beside the requirements, if there is one.
+    ``recipes`` is a file; None is the one beside the requirements, if there is one. ``allow_sdist`` are
+    normalised names of packages that are built from source if there is no wheel. ``bytecode_only`` names
+    packages (``name`` or ``name==version``) that are published without source, ``require_attestation`` those
+    whose wheels must be attested (PEP 740), or ``all``.
     """
 
     requirements: Path
@@ -80,6 +87,11 @@ class Job:
     sandbox: str = "bubblewrap"
     level: int = LEVEL
     recipes: Path | None = None
+    limits: StageLimits = field(default_factory=StageLimits)
+    allow_sdist: frozenset[str] = frozenset()
+    signing: Signing = field(default_factory=Signing)
+    bytecode_only: tuple[str, ...] = ()
+    require_attestation: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,8 @@ class _Pin:
     requirement: Requirement
     folder: Path
     wheel: Wheel | None = None
+    build: dict[str, Any] | None = None  # how the wheel was built from source
+    whence: provenance.Whence = field(default_factory=provenance.Whence)
     installed: Installed | None = None
     content: Content | None = None
     built: Built | None = None
@@ -126,7 +140,11 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     listed = pins.read_pins(job.requirements)
     if not listed:
         raise ConfigurationError(f"{job.requirements} has no requirements")
+    known = [requirement.pin for requirement in listed]
+    sourceless = pins.select(job.bytecode_only, known, "--bytecode-only")
     options = pins.read_options(job.requirements)
+    required = provenance.required(job.require_attestation, known)
+    examiner = provenance.Examiner(job.environ, options, required)
     recipes = _recipes(job)
     store = open_store(job.shelf, job.environ)
     source = open_source(job.shelf, SourceConfig(environ=job.environ))
@@ -134,13 +152,16 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
         open_shelf(store)
         with ThreadPoolExecutor(max(1, job.jobs), "publish") as pool:
             outcomes = [
-                _Target(job, target, listed, options, store, source, pool, report, recipes).run()
+                _Target(
+                    job, target, listed, options, store, source, pool, report, recipes, sourceless, examiner
+                ).run()
                 for target in job.targets
             ]
     finally:
         source.close()
     lines = [requirement.line for requirement in listed]
-    write_lock(job.lock, job.lock_shelf, lines, {str(outcome.target): outcome.index for outcome in outcomes})
+    indexes = {str(outcome.target): outcome.index for outcome in outcomes}
+    write_lock(job.lock, job.lock_shelf, lines, indexes, job.signing)
     return outcomes
 
 
@@ -165,8 +186,11 @@ class _Target:
         pool: Executor,
         report: Reporter,
         recipes: Recipes,
+        sourceless: frozenset[Pin],
+        examiner: provenance.Examiner,
     ) -> None:
-        self._recipes = recipes
+        self._examiner = examiner
+        self._recipes, self._sourceless = recipes, sourceless
         self._job, self._target, self._options = job, target, options
         self._listed = listed
         self._wanted = pins.for_target(listed, target)
@@ -189,12 +213,25 @@ class _Target:
                 self._target,
                 [way.built for way in ways if way.built],
                 self._report.note,
+                self._job.signing.signers,
             )
         there = tuple(way.pin for way in ways if way not in missing)
         return Outcome(self._target, ref, tuple(way.pin for way in missing), there)
 
-    def _look(self, way: _Pin) -> None:
+    def _look(self, way: _Pin) -> list[str]:
         way.built = read_build(self._source, way.pin, str(self._target))
+        self._check_signed(way.built)
+        if way.built is not None:
+            if self._examiner.is_required(way.pin):
+                whence = read_provenance(self._source, way.pin, str(self._target))
+                self._examiner.check_published(way.pin, str(self._target), whence)
+            return check_form(way.built, way.pin in self._sourceless)
+        return []
+
+    def _check_signed(self, built: Built | None) -> None:
+        """Check that who signs the environment vouches for a build that others may have made."""
+        if built and self._job.signing.signers:
+            check_signed(self._source, built, self._job.signing.trusted)
 
     def _build(self, work: Path, ways: Sequence[_Pin], missing: Sequence[_Pin]) -> None:
         sandbox = open_sandbox(self._job.sandbox)
@@ -204,32 +241,50 @@ class _Target:
                 f"no interpreter for {self._target} is on this machine: packages are published without "
                 "bytecode and in static order"
             )
-        self._fetch(work, missing)
+        self._fetch(work, missing, sandbox)
+        self._each("examine", missing, self._examine)
         self._each("install", missing, lambda way: self._install(way, interpreter, sandbox))
         self._check(ways)
         self._trace(ways, missing, interpreter, sandbox)
         self._each("publish", missing, lambda way: self._publish(way, interpreter, ways))
 
-    def _fetch(self, work: Path, missing: Sequence[_Pin]) -> None:
+    def _fetch(self, work: Path, missing: Sequence[_Pin], sandbox: Sandbox) -> None:
         self._report.stage("fetch", len(missing))
-        wheels = fetch(
+        job = self._job
+        sourcing = Sourcing(
+            job.environ,
+            self._options,
+            job.jobs,
+            job.allow_sdist,
+            sandbox,
+            job.limits.build,
+            self._report.note,
+        )
+        wheels = sourcing.wheels(
             [way.requirement for way in missing],
             self._target,
             work / "wheels",
-            env=self._job.environ,
-            options=self._options,
-            jobs=self._job.jobs,
-            on_done=lambda pin: self._report.step(str(pin)),
+            lambda pin: self._report.step(str(pin)),
         )
         for way in missing:
-            way.wheel = wheels[way.pin]
+            way.wheel, way.build = wheels[way.pin]
+
+    def _examine(self, way: _Pin) -> list[str]:
+        assert way.wheel is not None
+        way.whence, notes = self._examiner.examine(way.pin, way.wheel)
+        return notes
 
     def _install(self, way: _Pin, interpreter: Interpreter | None, sandbox: Sandbox) -> list[str]:
         assert way.wheel is not None
         notes: list[str] = []
+        limits = self._job.limits.install
         way.installed = install(
-            way.wheel.path, way.pin, self._target, interpreter, sandbox, INSTALL_LIMITS, into=way.folder
+            way.wheel.path, way.pin, self._target, interpreter, sandbox, limits, into=way.folder
         )
+        if way.build is not None:
+            check_portable(way.installed.tree, way.pin, self._target)
+        if way.pin in self._sourceless:
+            way.installed = _without_source(way.installed, self._target)
         way.content = _scan(way, self._target, notes)
         return [*way.installed.notes, *notes]
 
@@ -267,7 +322,7 @@ class _Target:
                 beside,
                 interpreter,
                 sandbox,
-                TRACE_LIMITS,
+                self._job.limits.trace,
             )
             return way.trace.notes
 
@@ -282,7 +337,10 @@ class _Target:
     def _publish(self, way: _Pin, interpreter: Interpreter | None, ways: Sequence[_Pin]) -> list[str]:
         packed = self._pack(way, ways)
         assert way.content is not None
-        way.built = commit(self._store, self._source, way.content, packed, self._provenance(way, interpreter))
+        whence = self._provenance(way, interpreter)
+        signers = self._job.signing.signers
+        way.built = commit(self._store, self._source, way.content, packed, whence, signers)
+        self._check_signed(way.built)
         for path in packed.packs:
             path.unlink()
         return [f"{pattern!r} of the recipes is none of its files" for pattern in way.unused]
@@ -325,23 +383,21 @@ class _Target:
     def _provenance(self, way: _Pin, interpreter: Interpreter | None) -> dict[str, Any]:
         assert way.wheel is not None
         assert way.trace is not None
-        return {
-            "format": 1,
-            "kind": "provenance",
-            "wheel": {"name": way.wheel.filename, "sha256": way.wheel.sha256, "size": way.wheel.size},
-            "sandbox": self._job.sandbox,
-            "limits": {"install": vars(INSTALL_LIMITS), "trace": vars(TRACE_LIMITS)},
-            "tools": {
-                "python": sys.version.split()[0],
-                "interpreter": str(interpreter or ""),
-                "level": self._job.level,
-            },
-            "trace": {
+        limits = {"install": self._job.limits.install, "trace": self._job.limits.trace}
+        if way.build:
+            limits["build"] = self._job.limits.build
+        return provenance.record(
+            way.wheel,
+            way.whence,
+            self._job.sandbox,
+            limits,
+            provenance.tools(self._job.sandbox, interpreter, self._job.level),
+            {
                 "failed": dict(list(way.trace.failed.items())[:_MOST_RECORDED]),
                 "notes": list(way.trace.notes[:_MOST_RECORDED]),
             },
-            "published": int(time.time()),
-        }
+            way.build,
+        )
 
     def _each(self, stage: str, ways: Sequence[_Pin], work: Callable[[_Pin], Iterable[str] | None]) -> None:
         """Run a stage for every pin; all failures together. What ``work`` returns are notes."""
@@ -377,6 +433,17 @@ class _Target:
 def _named(way: _Pin, error: Exception) -> str:
     text = str(error)
     return text if str(way.pin) in text else f"{way.requirement.where}: {way.pin}: {text}"
+
+
+def _without_source(installed: Installed, target: Target) -> Installed:
+    """Return an installed tree with bytecode in place of its sources. Raises CloudImportError."""
+    if installed.code is None:
+        raise ConfigurationError(
+            f"--bytecode-only needs an interpreter of {target} on this machine to compile with: "
+            f"'uv python install {target.python[0]}.{target.python[1]}'"
+        )
+    notes = strip(installed.tree, installed.code, installed.magic, installed.notes)
+    return Installed(installed.tree, None, "", tuple(notes))
 
 
 def _scan(way: _Pin, target: Target, notes: list[str]) -> Content:

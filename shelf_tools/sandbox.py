@@ -13,16 +13,18 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
 from cloudimport.errors import ConfigurationError
 from shelf_tools import process, seccomp, slots
 from shelf_tools.interpreters import Interpreter
+from shelf_tools.limits import GIB, INSTALL_LIMITS, KIB, MIB, TRACE_LIMITS, Limits
 from shelf_tools.process import Finished
+from shelf_tools.warden import Warden
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+__all__ = ["GIB", "INSTALL_LIMITS", "KIB", "MIB", "OUT", "SCRATCH", "TRACE_LIMITS", "Bubblewrap", "Limits"]
+__all__ += ["Sandbox", "Unconfined", "open_sandbox"]
 
 #: Folders that every sandbox has, both writable and bounded.
 OUT = PurePosixPath("/out")
@@ -39,60 +41,6 @@ _ROOT_TOOLS = ("unshare", "mount", "sh")
 #: over the run. bwrap's own processes stay in it: who kills the group kills all (see ``process``).
 _OWN_SESSION = ("setsid", "--wait")
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What one run in a sandbox may use.
-
-    Per process: ``address_bytes``, ``data_bytes`` (private writable memory), ``cpu_seconds``,
-    ``file_bytes`` (largest file), ``open_files``. For the whole: ``processes`` (threads count),
-    ``wall_seconds``, ``scratch_bytes`` (/tmp), and ``output_bytes`` and ``output_files`` of what is
-    handed over (/out).
-    """
-
-    address_bytes: int
-    data_bytes: int
-    processes: int
-    cpu_seconds: int
-    wall_seconds: int
-    file_bytes: int
-    open_files: int
-    output_bytes: int
-    output_files: int
-    scratch_bytes: int
-
-
-#: Unpacking and compiling one wheel. PyPI's largest wheels (CUDA builds of PyTorch) unpack to about
-#: 2 GiB with one file of 1.5 GiB; the widest trees (ansible, azure) have about 60,000 files; the
-#: compiler takes 1 GiB for the largest generated sources; processes are the compiler's workers.
-#: /out lies in memory, so its size bounds memory too.
-INSTALL_LIMITS = Limits(
-    address_bytes=4 * GIB,
-    data_bytes=2 * GIB,
-    processes=16,
-    cpu_seconds=900,
-    wall_seconds=900,
-    file_bytes=3 * GIB,
-    open_files=256,
-    output_bytes=4 * GIB,
-    output_files=200_000,
-    scratch_bytes=64 * MIB,
-)
-
-#: Importing one package. Libraries of 5 GiB are mapped by CUDA packages (address space, not data);
-#: numerical libraries start a few threads; the slowest imports known take some 20 s of CPU.
-TRACE_LIMITS = Limits(
-    address_bytes=12 * GIB,
-    data_bytes=4 * GIB,
-    processes=64,
-    cpu_seconds=120,
-    wall_seconds=120,
-    file_bytes=64 * MIB,
-    open_files=1024,
-    output_bytes=16 * MIB,
-    output_files=1000,
-    scratch_bytes=256 * MIB,
-)
 
 #: The probe of ``open_sandbox``.
 _PROBE_LIMITS = Limits(GIB, GIB, 8, 10, 20, MIB, 64, MIB, 10, MIB)
@@ -224,6 +172,7 @@ class Bubblewrap:
                 env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
                 pass_fds=(descriptor,),
                 stdout_to=stdout_to,
+                guard=Warden(limits, {OUT: "output_bytes", SCRATCH: "scratch_bytes"}),
             )
 
 
@@ -265,6 +214,7 @@ class Unconfined:
                 input=stdin,
                 env=_environment(str(mounts[SCRATCH]), libraries),
                 stdout_to=stdout_to,
+                guard=Warden(limits, {}, "processes"),
             )
 
 
@@ -295,6 +245,7 @@ def _environment(home: str, libraries: str) -> dict[str, str]:
 def _limited(limits: Limits, *, processes: bool = True) -> list[str]:
     """Return a prefix that sets the limits per process (setrlimit(2)) and volunteers for the OOM killer.
 
+    What runs gets SIGXCPU when its time is over, and a second later it is killed if that did not end it.
     It stands inside, where the count of processes is the sandbox's own.
     """
     command = [
@@ -303,8 +254,8 @@ def _limited(limits: Limits, *, processes: bool = True) -> list[str]:
         "--",
         "prlimit",
         f"--as={limits.address_bytes}",
-        f"--data={limits.data_bytes}",
-        f"--cpu={limits.cpu_seconds}",
+        f"--data={limits.memory_bytes}",
+        f"--cpu={limits.cpu_seconds}:{limits.cpu_seconds + 1}",
         f"--fsize={limits.file_bytes}",
         f"--nofile={limits.open_files}",
         "--core=0",
@@ -320,7 +271,10 @@ def _system() -> list[str]:
             options += ["--symlink", os.readlink(folder), folder]
         elif os.path.isdir(folder):
             options += ["--ro-bind", folder, folder]
-    return [*options, "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    # Debian's cc and c++ are links that lead there.
+    for place in ("/etc/ld.so.cache", "/etc/alternatives"):
+        options += ["--ro-bind-try", place, place]
+    return options
 
 
 def _bubblewrap(

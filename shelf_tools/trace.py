@@ -12,8 +12,9 @@ import io
 import json
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -21,8 +22,9 @@ from typing import NamedTuple
 from cloudimport.ids import Pin
 from shelf_tools.elf import MAGIC, read_elf
 from shelf_tools.interpreters import Interpreter
+from shelf_tools.limits import TRACE, TRACE_LIMITS, WALL_TIME, Limits, explain, flag, passed, suspect
 from shelf_tools.process import ProcessError, ProcessTimeout
-from shelf_tools.sandbox import TRACE_LIMITS, Limits, Sandbox
+from shelf_tools.sandbox import Sandbox
 from shelf_tools.scripts import SCRIPTS, scripts
 from shelf_tools.view import PYC, SITE, View, open_view
 from shelf_tools.watcher import Watcher
@@ -185,8 +187,8 @@ def _import_all(
             said.failed.update(dict.fromkeys(modules, f"not tried: {why}"))
             return
         what = "imports" if is_inner else "opens"
-        output, reason = _run(modules, what, view, interpreter, sandbox, replace(limits, wall_seconds=left))
-        current, done = _read(output, modules, view, said)
+        output, reason, seen = _run(modules, what, view, interpreter, sandbox, limits, left)
+        current, done = _read(output, modules, view, said, partial(_judge, limits, seen))
         modules = modules[done:]
         if current is not None:
             said.failed[current] = reason
@@ -198,29 +200,50 @@ def _import_all(
             return
 
 
+def _judge(limits: Limits, seen: Mapping[str, int], text: str) -> str:
+    """Return the text of a module's error, with the limit that it speaks of, if it does."""
+    limit = suspect(text, limits, TRACE, seen)
+    return f"{text.rstrip(': ')}: {limit}" if limit else text
+
+
 def _run(
-    modules: list[str], what: str, view: View, interpreter: Interpreter, sandbox: Sandbox, limits: Limits
-) -> tuple[bytes, str]:
-    """Run once; return the report and, for the module in flight, why the process ended."""
-    seconds = str(max(1.0, limits.wall_seconds * _SHARE))
+    modules: list[str],
+    what: str,
+    view: View,
+    interpreter: Interpreter,
+    sandbox: Sandbox,
+    limits: Limits,
+    left: int,
+) -> tuple[bytes, str, Mapping[str, int]]:
+    """Run once, ``left`` seconds at most.
+
+    Returns the report, why the process ended (for the module in flight), and what it was seen to use.
+    """
+    seconds = str(max(1.0, left * _SHARE))
     script = SCRIPTS / "trace_import.py"
     argv: list[str | PurePosixPath] = ["-I", "-S", "-B", script, SITE, PYC, seconds, what]
     names = json.dumps(modules).encode()
     try:
         with scripts() as folder:
             mounts = {SCRIPTS: folder, **view.mounts}
-            done = sandbox.run(argv, limits=limits, read_only=mounts, interpreter=interpreter, stdin=names)
+            bounds = replace(limits, wall_seconds=left)
+            done = sandbox.run(argv, limits=bounds, read_only=mounts, interpreter=interpreter, stdin=names)
     except ProcessTimeout as error:
-        return (error.finished.stdout if error.finished else b""), f"killed after {limits.wall_seconds} s"
+        late = passed("wall_seconds", limits, TRACE)
+        return (error.finished.stdout if error.finished else b""), late, {}
     except ProcessError as error:
-        return b"", str(error)
+        return b"", str(error), {}
     status = done.returncode - 128 if done.returncode > 128 else -done.returncode
     if status == signal.SIGALRM:  # the module's own share of the time
-        return done.stdout, f"killed after {float(seconds):.0f} s"
-    return done.stdout, f"the process ended with status {done.returncode}: {done.reason()}"
+        late = f"killed after {float(seconds):.0f} s, half of what was left of {flag(TRACE, WALL_TIME)}"
+        return done.stdout, late, done.seen
+    ended = f"the process ended with status {done.returncode}: {done.reason()}"
+    return done.stdout, explain(done, limits, TRACE) or ended, done.seen
 
 
-def _read(output: bytes, modules: list[str], view: View, said: _Said) -> tuple[str | None, int]:
+def _read(
+    output: bytes, modules: list[str], view: View, said: _Said, judge: Callable[[str], str]
+) -> tuple[str | None, int]:
     """Take the report in; return the module that has begun and not ended, and how many have ended."""
     done = 0
     current: str | None = None
@@ -234,7 +257,7 @@ def _read(output: bytes, modules: list[str], view: View, said: _Said) -> tuple[s
             current = value
         elif what == "end" and value == current:
             if rest:
-                said.failed[value] = "".join(c if c.isprintable() else "?" for c in rest[:_MOST_TEXT])
+                said.failed[value] = judge("".join(c if c.isprintable() else "?" for c in rest[:_MOST_TEXT]))
             current, done = None, done + 1
     return current, done
 

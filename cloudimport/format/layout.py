@@ -21,6 +21,7 @@ from cloudimport.format.records import (
     integers,
     one_of,
     parse,
+    signatures_of,
     text,
     texts,
 )
@@ -29,6 +30,8 @@ from cloudimport.ids import check_digest
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NamedTuple
+
+    from cloudimport.format.signing import Signature
 else:
     from cloudimport.tuples import NamedTuple
 
@@ -152,19 +155,24 @@ class BuildPointer(NamedTuple):
     content: Ref
     layout: Ref
     provenance: Ref
+    signatures: tuple[Signature, ...] = ()
 
     def encode(self) -> bytes:
         """Return the pointer's canonical bytes."""
-        return canonical({**self._asdict(), "format": FORMAT, "kind": "build"})
+        record = {**self._asdict(), "format": FORMAT, "kind": "build"}
+        if not self.signatures:
+            del record["signatures"]
+        return canonical(record)
 
     @classmethod
     def decode(cls, data: bytes, what: str) -> BuildPointer:
         """Return the pointer that ``data`` holds. Raises FormatError."""
         record = parse(data, "build", what)
-        refs = [
+        content, layout, provenance = (
             Ref.parse(record.get(part), f"{what}: {part}") for part in ("content", "layout", "provenance")
-        ]
+        )
         try:
-            return cls(*identity(record["name"], record["version"], record["target"]), *refs)
+            whose = identity(record["name"], record["version"], record["target"])
+            return cls(*whose, content, layout, provenance, signatures_of(record))
         except MALFORMED as error:
             raise FormatError(f"{what} is not a well-formed build: {error!r}") from None

@@ -20,7 +20,9 @@ from cloudimport.ids import check_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NamedTuple
+    from typing import Any, NamedTuple
+
+    from cloudimport.format.signing import Signature
 else:
     from cloudimport.tuples import NamedTuple
 
@@ -65,13 +67,16 @@ class BootRange(NamedTuple):
 class Lock(NamedTuple):
     """A lockfile: normalised requirement lines; per target, the index, and a boot image if there is one.
 
-    ``shelf`` may be "".
+    ``shelf`` may be "". ``roots`` are public keys of which one must have signed it; ``signatures`` are on all
+    else that it says.
     """
 
     shelf: str
     requirements: tuple[str, ...]
     targets: dict[str, Ref]
     boots: dict[str, tuple[BootRange, ...]]
+    roots: tuple[str, ...] = ()
+    signatures: tuple[Signature, ...] = ()
 
     def encode(self) -> str:
         """Return the file's text."""
@@ -87,6 +92,8 @@ class Lock(NamedTuple):
                 target: {"index": ref, **({"boot": [f"boot {target}"]} if self.boots.get(target) else {})}
                 for target, ref in self.targets.items()
             },
+            **({"roots": list(self.roots)} if self.roots else {}),
+            **({"signatures": self.signatures} if self.signatures else {}),
         }
         found = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         for target, boot in self.boots.items():  # a row a line
@@ -111,10 +118,22 @@ class Lock(NamedTuple):
                 raise FormatError(
                     f"{path}: requirements_sha256 does not match the requirements that it lists"
                 )
-            return cls(shelf, lines, targets, boots)
+            return cls(shelf, lines, targets, boots, *_signing(record, path))
         except FormatError as error:
             raise ConfigurationError(f"{error}: make it again with 'shelf publish --lock'") from None
         except MALFORMED as error:
             raise ConfigurationError(
                 f"{path} is not a well-formed lockfile ({error!r}): make it again with 'shelf publish --lock'"
             ) from None
+
+
+def _signing(record: dict[str, Any], path: str) -> tuple[tuple[str, ...], tuple[Signature, ...]]:
+    """Return the roots and signatures of a lockfile. Raises ValueError or ConfigurationError."""
+    if "roots" not in record and "signatures" not in record:
+        return (), ()
+    from cloudimport.format.signing import parse_keys, parse_signatures
+
+    roots = parse_keys(texts(record.get("roots", [])), path)
+    if "roots" in record and not roots:
+        raise ValueError("roots without a key")
+    return roots, parse_signatures(record.get("signatures", []))

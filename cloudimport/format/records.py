@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any, NamedTuple
+
+    from cloudimport.format.signing import Signature
 else:
     from cloudimport.tuples import NamedTuple
 
@@ -213,17 +215,23 @@ _TARGET_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 class EnvironmentPointer(NamedTuple):
     """``envs/<requirements digest>.json``: environment indexes per target (docs/format.md, section 9).
 
-    ``history`` has, per target, the indexes that were replaced: deployed lockfiles pin them.
+    ``history`` has, per target, the indexes that were replaced: deployed lockfiles pin them. ``signatures``
+    are on the indexes that the targets have now.
     """
 
     requirements: tuple[str, ...]
     targets: dict[str, Ref]
     history: dict[str, tuple[Ref, ...]]
+    signatures: dict[str, tuple[Signature, ...]] = {}  # noqa: RUF012 (nobody changes a record)
 
     def encode(self) -> bytes:
         """Return the pointer's canonical bytes."""
         targets = {
-            target: {"index": ref, "history": list(self.history.get(target, ()))}
+            target: {
+                "index": ref,
+                "history": list(self.history.get(target, ())),
+                **({"signatures": self.signatures[target]} if self.signatures.get(target) else {}),
+            }
             for target, ref in self.targets.items()
         }
         return canonical(
@@ -246,11 +254,12 @@ class EnvironmentPointer(NamedTuple):
                 t: tuple(Ref.parse(old, f"{what}: {t}") for old in row.get("history", []))
                 for t, row in rows.items()
             }
-            return cls(texts(record["requirements"]), targets, history)
+            signatures = {t: signatures_of(row) for t, row in rows.items() if "signatures" in row}
+            return cls(texts(record["requirements"]), targets, history, signatures)
         except MALFORMED as error:
             raise FormatError(f"{what} is not a well-formed environment: {error!r}") from None
 
-    def merged(self, target: str, ref: Ref) -> EnvironmentPointer:
+    def merged(self, target: str, ref: Ref, signatures: tuple[Signature, ...] = ()) -> EnvironmentPointer:
         """Return this pointer with ``target``'s index set to ``ref`` and the one it had kept as history."""
         old = self.targets.get(target)
         kept = self.history.get(target, ())
@@ -258,8 +267,20 @@ class EnvironmentPointer(NamedTuple):
             kept = (*kept, old)
         kept = tuple(r for r in kept if r.digest != ref.digest)
         return EnvironmentPointer(
-            self.requirements, {**self.targets, target: ref}, {**self.history, target: kept}
+            self.requirements,
+            {**self.targets, target: ref},
+            {**self.history, target: kept},
+            {**self.signatures, target: signatures},
         )
+
+
+def signatures_of(record: dict[str, Any]) -> tuple[Signature, ...]:
+    """Return the signatures in a record, none if it has no such key. Raises ValueError."""
+    if "signatures" not in record:
+        return ()
+    from cloudimport.format.signing import parse_signatures
+
+    return parse_signatures(record["signatures"])
 
 
 def _target(value: str) -> str:

@@ -71,12 +71,27 @@ class ShelfSourceLoader(_FromTree, SourceFileLoader):  # type: ignore[misc]  # t
 
 
 class ShelfBytecodeLoader(_FromTree, SourcelessFileLoader):
-    """Loads a module that its distribution ships as bytecode only."""
+    """Loads a module that its distribution ships, or its publisher has left, as bytecode only."""
 
     def get_code(self, fullname: str) -> CodeType | None:
         """Return the module's code object. Raises ImportError if it is of another interpreter."""
         self._tree.activate(self._section.build)
-        return super().get_code(fullname)
+        try:
+            code = super().get_code(fullname)
+        except ImportError as error:
+            found = self.get_data(self.path)[:4]
+            if found == MAGIC_NUMBER:
+                raise
+            raise ImportError(
+                f"{error}: {self._section.pin} has no source, and its bytecode is not of this Python (magic "
+                f"number {found.hex()}, not {_MAGIC}): use the Python that it was published for",
+                name=fullname,
+                path=self.path,
+            ) from None
+        # What 'shelf publish --bytecode-only' writes names its source by the path below the root.
+        if code is not None and code.co_filename == self._section.paths[self._module.file][:-1]:
+            _imp._fix_co_filename(code, self.path[:-1])  # type: ignore[attr-defined]
+        return code
 
 
 class ShelfExtensionLoader(_FromTree, ExtensionFileLoader):

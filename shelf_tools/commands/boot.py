@@ -8,6 +8,7 @@ from pathlib import Path
 from cloudimport.settings import LOCK_NAME
 from shelf_tools.boot import Trace, publish_boot
 from shelf_tools.console import Call, Commands, counted
+from shelf_tools.signing import open_key
 
 
 def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
@@ -25,13 +26,22 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
     boot.add_argument(
         "--lock", metavar="FILE", type=Path, default=Path(LOCK_NAME), help=f"default: {LOCK_NAME}"
     )
+    boot.add_argument(
+        "--sign",
+        metavar="KEYFILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="sign the lockfile; repeatable",
+    )
     boot.set_defaults(run=run)
 
 
 def run(call: Call) -> int:
     """Write a boot image."""
     options = call.options
-    made = publish_boot(Trace.read(options.trace), options.lock, call.url, call.environ)
+    signers = [open_key(path) for path in options.sign]
+    made = publish_boot(Trace.read(options.trace), options.lock, call.url, call.environ, signers)
     call.say(
         f"{options.lock}: {counted(made.parts, 'part')}, {counted(made.ranges, 'request')}, "
         f"{counted(made.size, 'byte')}",

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
-from cloudimport.ids import Target, running_targets
+from cloudimport.errors import ConfigurationError
+from cloudimport.format.signing import parse_keys
+from cloudimport.ids import Target, normalise_name, running_targets
 from cloudimport.settings import LOCK_NAME
+from shelf_tools import limits
+from shelf_tools.config import NAME as CONFIG
+from shelf_tools.config import beside, read_config
 from shelf_tools.console import Call, Commands
 from shelf_tools.pack import LEVEL
+from shelf_tools.provenance import ALL
 from shelf_tools.publish import Job, publish
 from shelf_tools.recipes import NAME as RECIPES
+from shelf_tools.signing import Signing, open_key
 
 
 def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
@@ -63,7 +71,87 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         default="bubblewrap",
         help="none: no isolation, at your own risk",
     )
+    make.add_argument(
+        "--allow-sdist",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="build this package from its source distribution, in the sandbox, if it has no wheel for the "
+        "target; repeatable",
+    )
+    make.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help=f"limits and allow-sdist of every publication; default: {CONFIG} beside the requirements",
+    )
+    _add_limits(make)
+    make.add_argument(
+        "--bytecode-only",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="publish this package (or name==version) without source; repeatable",
+    )
+    make.add_argument(
+        "--require-attestation",
+        metavar="NAME",
+        nargs="?",
+        const=ALL,
+        action="append",
+        default=[],
+        help="refuse this package (default: all) without a publisher's attestation (PEP 740) that is right; "
+        "repeatable",
+    )
+    make.add_argument(
+        "--sign",
+        metavar="KEYFILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="sign builds, environment and lockfile ('shelf key new' makes a key); repeatable",
+    )
+    make.add_argument(
+        "--root",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="a public key that readers of the lockfile trust, and builds on the shelf may be signed by; "
+        "repeatable; default: the lockfile's, and those that sign",
+    )
     make.set_defaults(run=run)
+
+
+def _add_limits(make: argparse.ArgumentParser) -> None:
+    """Add a flag for each limit of each stage."""
+    for stage in limits.STAGES:
+        group = make.add_argument_group(f"limits while a package is {stage.doing}")
+        for limit in limits.TABLE:
+            default = limits.show(limit, getattr(stage.limits, limit.field))
+            group.add_argument(
+                limits.flag(stage, limit),
+                metavar={"bytes": "SIZE", "seconds": "TIME", "number": "N"}[limit.unit],
+                type=partial(_limit, limit),
+                help=f"{limit.help}; default: {default}",
+            )
+
+
+def _limit(limit: limits.Limit, text: str) -> int:
+    try:
+        return limits.parse(limit, text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _given(options: argparse.Namespace) -> dict[str, dict[str, int]]:
+    """Return the limits that were given as flags, by stage and name."""
+    found: dict[str, dict[str, int]] = {}
+    for stage in limits.STAGES:
+        for limit in limits.TABLE:
+            value = getattr(options, limits.flag(stage, limit).removeprefix("--").replace("-", "_"))
+            if value is not None:
+                found.setdefault(stage.name, {})[limit.name] = value
+    return found
 
 
 def _positive(text: str) -> int:
@@ -80,6 +168,14 @@ def _level(text: str) -> int:
     return number
 
 
+def _signing(options: argparse.Namespace) -> Signing:
+    if options.root and not options.sign:
+        raise ConfigurationError("--root says who may have signed: give --sign KEYFILE too")
+    signing = Signing(tuple(map(open_key, options.sign)), parse_keys(options.root, "--root"))
+    signing.roots_of(())  # what is wrong with them shall not be said when all else is done
+    return signing
+
+
 def run(call: Call) -> int:
     """Publish a requirements file."""
     options = call.options
@@ -87,6 +183,7 @@ def run(call: Call) -> int:
     url = call.url if "://" in call.url else os.path.abspath(call.url)
     said = bool(options.shelf or call.environ.get("CLOUDIMPORT_SHELF"))
     chosen = {name: getattr(options, name) for name in ("jobs", "level") if getattr(options, name)}
+    config = read_config(options.config) if options.config else beside(options.requirements)
     job = Job(
         requirements=options.requirements,
         shelf=url,
@@ -96,6 +193,11 @@ def run(call: Call) -> int:
         environ=call.environ,
         sandbox=options.sandbox,
         recipes=options.recipes,
+        limits=limits.StageLimits.of(_given(options), config.limits),
+        allow_sdist=config.allow_sdist | frozenset(map(normalise_name, options.allow_sdist)),
+        signing=_signing(options),
+        bytecode_only=tuple(options.bytecode_only),
+        require_attestation=tuple(options.require_attestation),
         **chosen,
     )
     bars = call.bars()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -26,12 +27,18 @@ def run(call: Call) -> int:
     return 0
 
 
+def _publisher(attestation: dict[str, Any]) -> str:
+    return " ".join(map(str, attestation.get("publisher", {}).values()))
+
+
 def _card(shown: Shown) -> Table:
     card = Table(title=Text(f"{shown.pin}  {shown.target}"), show_header=False, title_justify="left")
     wheel = shown.provenance.get("wheel", {})
     rows = {
         "content": shown.content,
         "wheel": f"{wheel.get('name', '')} sha256 {wheel.get('sha256', '')}",
+        "from": f"{wheel.get('index', '')} {wheel.get('uploaded', '')}".strip() or "not known",
+        "attested by": "\n".join(map(_publisher, shown.provenance.get("attestations", ()))) or "nobody",
         "files": f"{shown.files}, {shown.size} bytes installed, {shown.stored} stored",
         "modules": f"{shown.modules} with bytecode, {shown.native} native files",
         "order": f"{shown.order}; the lead has {shown.lead_stored} bytes",

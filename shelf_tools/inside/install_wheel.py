@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import configparser
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -64,6 +65,10 @@ if __name__ == "__main__":
     sys.argv[0] = sys.argv[0].removesuffix(".exe")
     sys.exit({attr}())
 """
+
+
+#: What the kernel says when a limit is reached: not the wheel is wrong then. The caller knows the limits.
+LIMITED = (errno.EAGAIN, errno.EFBIG, errno.EMFILE, errno.ENOMEM, errno.ENOSPC)
 
 
 class RefusedError(Exception):
@@ -189,6 +194,8 @@ def install(name: str, stream: BinaryIO, root: str, notes: list[str]) -> None:
     except (csv.Error, installer.records.InvalidRecordEntry) as error:
         raise RefusedError(f"RECORD is not valid: {one_line(error)}") from None
     except OSError as error:
+        if error.errno in LIMITED:
+            raise
         raise RefusedError("{}: {}".format(error.strerror or error, error.filename or "the wheel")) from None
     notes += tree.notes[:MOST_NOTES]
 

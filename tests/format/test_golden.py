@@ -48,6 +48,9 @@ MADE: dict[str, Callable[[], bytes]] = {
     "index": records.index_bytes,
     "cloudimport.lock": lambda: records.lock().encode().encode(),
     "boot.lock": lambda: records.boot_lock().encode().encode(),
+    "signed.lock": lambda: records.signed_lock().encode().encode(),
+    "signed-build.json": lambda: records.signed_build_pointer().encode(),
+    "signed-environment.json": lambda: records.signed_environment_pointer().encode(),
     "keys.txt": _keys,
     "canonical.json": lambda: canonical(
         {"ä": [1, 'é\u2028"\\\n', True, None], "a": {"z": 0, "b": 2**53 - 1}}
@@ -70,6 +73,10 @@ def test_golden_records_are_read() -> None:
     assert BuildPointer.decode(read["build.json"], "it") == records.build_pointer()
     assert EnvironmentPointer.decode(read["environment.json"], "it") == records.environment_pointer()
     assert Lock.decode(read["cloudimport.lock"].decode(), "it") == records.lock()
+    assert Lock.decode(read["signed.lock"].decode(), "it") == records.signed_lock()
+    assert BuildPointer.decode(read["signed-build.json"], "it") == records.signed_build_pointer()
+    signed = EnvironmentPointer.decode(read["signed-environment.json"], "it")
+    assert signed == records.signed_environment_pointer()
 
 
 def test_golden_index_answers() -> None:

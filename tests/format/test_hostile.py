@@ -69,14 +69,18 @@ def _check_keys(index: EnvironmentIndex, number: int) -> None:
 READERS: dict[str, tuple[bytes, Callable[[bytes], object], type[CloudImportError]]] = {
     "content": (records.alpha().encode(), Content.decode, FormatError),
     "layout": (records.alpha_layout().encode(), Layout.decode, FormatError),
-    "build": (records.build_pointer().encode(), lambda data: BuildPointer.decode(data, "it"), FormatError),
+    "build": (
+        records.signed_build_pointer().encode(),
+        lambda data: BuildPointer.decode(data, "it"),
+        FormatError,
+    ),
     "environment": (
-        records.environment_pointer().encode(),
+        records.signed_environment_pointer().encode(),
         lambda data: EnvironmentPointer.decode(data, "it"),
         FormatError,
     ),
     "lock": (
-        records.lock().encode().encode(),
+        records.signed_lock().encode().encode(),
         lambda data: Lock.decode(data.decode("utf-8", "replace"), "it"),
         ConfigurationError,
     ),
@@ -197,6 +201,11 @@ def test_each_value_of_a_record_replaced_or_removed(kind: str) -> None:
 
 
 def _matter(kind: str) -> list[tuple[tuple[Any, ...], Any]]:
+    key, value = records.signer().key, "0" * 128
+    bad_signatures: list[Any] = [
+        None, {}, "x", [key], [[key]], [[key, value, value]], [[key, value[1:]]], [[key[1:], value]],
+        [[key.upper(), value]], [[key, value[1:] + "x"]], [[key, 1]], [[key, value]] * 17,
+    ]  # fmt: skip
     table: dict[str, list[tuple[tuple[Any, ...], Any]]] = {
         "content": [
             (("files", 1, 0), "../x"),
@@ -235,9 +244,28 @@ def _matter(kind: str) -> list[tuple[tuple[Any, ...], Any]]:
             (("code",), {"../x": [0, 0, 1]}),
             (("magic",), "cb0d"),
         ],
-        "build": [(("content", 0), "x"), (("content", 2), (256 << 20) + 1), (("name",), "Alpha")],
-        "environment": [(("targets",), {"cp312": {}}), (("requirements",), [1]), (("requirements",), "x")],
-        "lock": [(("requirements",), ["alpha==1.3"]), (("shelf",), 1), (("requirements", 0), "\ud800")],
+        "build": [
+            (("content", 0), "x"),
+            (("content", 2), (256 << 20) + 1),
+            (("name",), "Alpha"),
+            *((("signatures",), bad) for bad in bad_signatures),
+        ],
+        "environment": [
+            (("targets",), {"cp312": {}}),
+            (("requirements",), [1]),
+            (("requirements",), "x"),
+            *((("targets", records.TARGET, "signatures"), bad) for bad in bad_signatures),
+        ],
+        "lock": [
+            (("requirements",), ["alpha==1.3"]),
+            (("shelf",), 1),
+            (("requirements", 0), "\ud800"),
+            (("roots",), []),
+            (("roots",), ["00" * 32]),
+            (("roots", 0), "01" + "00" * 31),
+            (("roots", 0), key.upper()),
+            *((("signatures",), bad) for bad in bad_signatures),
+        ],
     }
     return table[kind]
 

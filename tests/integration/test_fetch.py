@@ -17,6 +17,7 @@ import pytest
 from cloudimport.format.requirements import parse_lines
 from cloudimport.ids import Pin, Target
 from shelf_tools.fetch import MEMORY, Wheel, WheelError, explain, fetch, platforms, tags
+from shelf_tools.origins import Origin
 from shelf_tools.process import Finished
 from tests.support.wheels import build_wheel
 
@@ -106,14 +107,23 @@ def index(tmp_path: Path) -> Iterator[_Index]:
 
 
 def test_wheels_are_fetched_with_their_digests(index: _Index) -> None:
-    """Each pin gets its wheel, whatever the spelling of its name and version, and is reported done."""
+    """Each pin gets its wheel, whatever the spelling of its name and version, and is reported done.
+
+    Where it came from is known.
+    """
     one = _wheel(index.folder, "foo_bar", "1.0")
     two = _wheel(index.folder, "baz", "2.0.1+cpu.1")
     done: list[Pin] = []
     found = index.fetch("Foo.Bar==1", f"baz==2.0.1+cpu.1 --hash=sha256:{_sha256(two)}", on_done=done.append)
+
+    def expected(wheel: Path, name: str) -> Wheel:
+        page = f"{index.env['PIP_INDEX_URL']}{name}/"
+        origin = Origin(page + wheel.name.replace("+", "%2B"), page)
+        return Wheel(index.into / wheel.name, wheel.name, _sha256(wheel), wheel.stat().st_size, origin)
+
     assert found == {
-        Pin("foo-bar", "1"): Wheel(index.into / one.name, one.name, _sha256(one), one.stat().st_size),
-        Pin("baz", "2.0.1+cpu.1"): Wheel(index.into / two.name, two.name, _sha256(two), two.stat().st_size),
+        Pin("foo-bar", "1"): expected(one, "foo-bar"),
+        Pin("baz", "2.0.1+cpu.1"): expected(two, "baz"),
     }
     assert sorted(done) == sorted(found)
     assert sorted(path.name for path in index.into.iterdir()) == sorted([one.name, two.name])
@@ -157,12 +167,13 @@ def test_every_failure_is_one_line_and_all_come_at_once(index: _Index) -> None:
     found = index.failures(
         "foo==3", "foo2==1", "native==1", "new==1", "old==1", f"bad==1 --hash=sha256:{'0' * 64}", "six==1"
     )
+    only = "only a source distribution"
     expected = [
         "foo==3: there is no such version; the newest are 2, 1.1, 1",
         "foo2==1: no package of this name is known to the package index",
         f"native==1: there is no wheel for {X86}; there are wheels for {', '.join(others)}",
         "new==1: needs Python >=3.13, the target has 3.12",
-        "old==1: there is no wheel of this version, only a source distribution",
+        f"old==1: there is no wheel of this version, {only}: --allow-sdist old builds it in the sandbox",
         f"bad==1: {bad.name} does not have the hash in the list: expected {'0' * 64}, got {_sha256(bad)}",
         "six==1: no package of this name is known to the package index",
     ]

@@ -265,10 +265,22 @@ def test_archive_links_are_plain_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        (replace(INSTALL_LIMITS, output_bytes=1 << 20), "No space left on device|output is larger"),
-        (replace(INSTALL_LIMITS, file_bytes=1 << 20), "File too large"),
-        (replace(INSTALL_LIMITS, output_files=5), "more than 5 files"),
-        (replace(INSTALL_LIMITS, wall_seconds=0), "not installed within 0 s"),
+        (
+            replace(INSTALL_LIMITS, output_bytes=1 << 20),
+            r"demo==1.2: wrote more than 1 MiB of output while it was installed \(--install-output\)",
+        ),
+        (
+            replace(INSTALL_LIMITS, file_bytes=1 << 20),
+            r"wrote a file of more than 1 MiB while it was installed \(--install-largest-file\)",
+        ),
+        (
+            replace(INSTALL_LIMITS, output_files=5),
+            r"made more than 5 files and folders while it was installed \(--install-files\)",
+        ),
+        (
+            replace(INSTALL_LIMITS, wall_seconds=0),
+            r"took longer than 0 s while it was installed \(--install-wall-time\)",
+        ),
     ],
 )
 def test_limits_are_errors_that_say_which(tmp_path: Path, limits: Limits, reason: str) -> None:

@@ -80,6 +80,23 @@ def test_nothing_of_the_environment_or_home_is_seen(monkeypatch: pytest.MonkeyPa
     assert (present, uid, folder) == ([False] * 3, 1000, "/tmp")
 
 
+def test_own_namespaces_and_no_privilege() -> None:
+    """Every namespace is the run's own; there is no capability, no way to one, and the filter is on."""
+    names = ("user", "mnt", "pid", "ipc", "uts", "net", "cgroup")
+    seen = answer(
+        "import socket\n"
+        "status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
+        "wanted = ('CapEff', 'CapPrm', 'CapBnd', 'CapAmb', 'NoNewPrivs', 'Seccomp')\n"
+        "print(json.dumps([[os.readlink('/proc/self/ns/' + n) for n in sys.argv[1:]], socket.gethostname(),"
+        " [int(status[name], 16) for name in wanted]]))",
+        *names,
+    )
+    inside_names, host, (*capabilities, no_new, seccomp) = seen  # type: ignore[misc]
+    outside = [os.readlink(f"/proc/self/ns/{name}") for name in names]
+    assert [name for name, a, b in zip(names, inside_names, outside, strict=True) if a == b] == []
+    assert (host, capabilities, no_new, seccomp) == ("sandbox", [0, 0, 0, 0], 1, 2)
+
+
 def test_no_network() -> None:
     """A listener outside cannot be reached, and there is no socket to reach it with."""
     with socket.socket() as listener:
@@ -398,6 +415,7 @@ mounts = {PurePosixPath("/tree"): Path(sys.argv[1])}
 argv = ["-I", "-S", "-c", code]
 done = open_sandbox().run(argv, limits=limits, read_only=mounts, interpreter=running_interpreter())
 sys.stdout.buffer.write(done.stdout)
+print(sorted(done.seen), flush=True)
 sys.stderr.buffer.write(done.stderr)
 """
 
@@ -451,7 +469,8 @@ def test_ordinary_user_is_held_too(tmp_path: Path) -> None:
             timeout=60,
             check=False,
         )
-    assert done.stdout == "1000 [] False\nTrue 11\n", done.stderr
+    seen = ["oom_kills", "output_bytes", "output_files", "scratch_bytes"]
+    assert done.stdout == f"1000 [] False\nTrue 11\n{seen}\n", done.stderr
 
 
 WRITER = """\

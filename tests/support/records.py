@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from cloudimport.format.content import Content, File, Native
 from cloudimport.format.layout import Block, BuildPointer, Layout, Pack
 from cloudimport.format.lock import BootRange, Lock
-from cloudimport.format.records import EnvironmentPointer, Ref, sha256
+from cloudimport.format.records import EnvironmentPointer, Ref, requirements_digest, sha256
+from cloudimport.format.signing import build_message, environment_message, lock_message
 from cloudimport.ids import Target
 from shelf_tools.indexing import Built, build_index
+from shelf_tools.signing import Signer, signed
 
 TARGET = "cp312-manylinux_2_34_x86_64"
 LINES = ("alpha==1.2", 'beta[x]==2!1+local ; python_version >= "3.10"')
@@ -123,6 +127,31 @@ def environment_pointer() -> EnvironmentPointer:
 def lock() -> Lock:
     """Return the lock of that environment."""
     return Lock("s3://bucket/prefix", LINES, {TARGET: Ref(digest("new"), 3, 4)}, {})
+
+
+def signer() -> Signer:
+    """Return the key whose secret is 32 zeros: it signs the same on every machine (RFC 8032)."""
+    return Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+
+
+def signed_build_pointer() -> BuildPointer:
+    """Return the build's pointer, signed."""
+    pointer = build_pointer()
+    message = build_message("alpha", "1.2", TARGET, pointer.content.digest, pointer.layout.digest)
+    return pointer._replace(signatures=signed(message, [signer()]))
+
+
+def signed_environment_pointer() -> EnvironmentPointer:
+    """Return the environment's pointer, signed."""
+    pointer = environment_pointer()
+    message = environment_message(TARGET, requirements_digest(LINES), pointer.targets[TARGET].digest)
+    return pointer._replace(signatures={TARGET: signed(message, [signer()])})
+
+
+def signed_lock() -> Lock:
+    """Return the lock with a boot image, a root, and its signature."""
+    found = boot_lock()._replace(roots=(signer().key,))
+    return found._replace(signatures=signed(lock_message(found.encode()), [signer()]))
 
 
 def boot_lock() -> Lock:

@@ -169,7 +169,7 @@ def two_directories(data: bytes) -> bytes:
     return data + other.getvalue()
 
 
-SMALL = {"install": {"output_bytes": 32 << 20, "file_bytes": 64 << 20}}
+SMALL = {"install-output": "32MiB", "install-largest-file": "64MiB"}
 RECORD = "NAME.py,,\nNAME-1.0.dist-info/METADATA,,\nNAME-1.0.dist-info/WHEEL,,\nNAME-1.0.dist-info/RECORD,,\n"
 LONG = "n" * 256
 RAW = "wheel, archive bytes by hand"
@@ -488,7 +488,7 @@ ROWS = (
         REFUSED,
         ("many-files-few==1…more than 300 f",),
         many(400),
-        limits={"install": {"output_files": 300}},
+        limits={"install-files": "300"},
     ),
     Row(
         "source-only",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import socket
@@ -26,15 +25,12 @@ from tests.support.wheels import build_wheel
 
 #: Whoever has read one of the curator's secrets has this text.
 SECRET = "hush-7f3a91"
-#: The command, with limits that are quickly reached, and, for a row that has one, another installer.
+#: The command, with another installer for a row that has one.
 COMMAND = """\
-import json, sys
-from dataclasses import replace
+import sys
 from pathlib import Path
-from shelf_tools import cli, publish, scripts
-limits, inside = json.loads(sys.argv.pop(1))
-publish.INSTALL_LIMITS = replace(publish.INSTALL_LIMITS, **limits.get("install", {}))
-publish.TRACE_LIMITS = replace(publish.TRACE_LIMITS, **limits.get("trace", {}))
+from shelf_tools import cli, scripts
+inside = sys.argv.pop(1)
 if inside:
     scripts._HERE = Path(inside)
 sys.exit(cli.main())
@@ -115,8 +111,9 @@ class Curator:
                 sys.executable,
                 "-c",
                 COMMAND,
-                json.dumps([row.limits, str(self._inside) if row.installer else ""]),
+                str(self._inside) if row.installer else "",
                 *("publish", "-r", "requirements.txt", "--shelf", str(self.shelf), "--jobs", "2"),
+                *row.flags(),
             ],
             env=self.environment(),
             cwd=self.project,

@@ -208,7 +208,7 @@ CRASH = """\
 __attribute__((constructor)) static void crash(void) { signal(SIGSEGV, SIG_DFL); *(volatile int *)8 = 1; }
 """
 #: As `TRACE_LIMITS`, but nothing has to wait for minutes.
-SOON = {"trace": {"wall_seconds": 6, "cpu_seconds": 6}}
+SOON = {"trace-wall-time": "6s", "trace-cpu-time": "6s"}
 
 
 def crashing(place: Place, name: str) -> list[str]:
@@ -340,7 +340,7 @@ ROWS = (
         CONTAINED,
         (_note("memory-bomb", "MemoryError: "),),
         imported(MEMORY),
-        limits={"trace": {"data_bytes": 256 << 20}},
+        limits={"trace-memory": "256MiB"},
     ),
     Row(
         "disk-bomb",

@@ -295,6 +295,6 @@ ROWS = (
         REFUSED,
         ("slow-compiler==1…not installed within 3 s",),
         wheel({"slow.py": "x = [" + "1," * 12_000_000 + "]\n"}),
-        limits={"install": {"wall_seconds": 3}},
+        limits={"install-wall-time": "3s"},
     ),
 )

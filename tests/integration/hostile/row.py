@@ -9,9 +9,6 @@ from pathlib import Path
 
 from tests.support.wheels import build_wheel
 
-#: What a run may use, where a package is to run into a limit: the fields of ``Limits``, by stage.
-Limits = Mapping[str, Mapping[str, int]]
-
 REFUSED, CONTAINED = "refused", "contained"
 
 
@@ -34,9 +31,10 @@ class Row:
     ``make`` writes its files into a place's folder and returns the pins to publish. ``made`` says how, for
     people. ``outcome``: refused (nothing of it is published) or contained (it is published, and has done
     nothing else). ``says``: what the curator sees, ``…`` for anything within a line; ``then`` says for
-    people what becomes of it where no line does. ``limits`` are smaller than the default ones so that a
-    row is quick. ``installer`` is a script in place of the one that installs wheels in the sandbox: what a
-    build, or an installer that a wheel has taken over, could do. ``long``: takes minutes.
+    people what becomes of it where no line does. ``limits`` are flags with values, smaller than the default ones so that
+    a row is quick; ``allow_sdist``: it may be built from source. ``installer`` is a script in place of the one that installs wheels in the sandbox: what a
+    installer that a wheel has taken over could do. ``long``: left out of the quick run, since it takes seconds
+    or since another row is of its kind.
     """
 
     name: str
@@ -46,9 +44,15 @@ class Row:
     make: Callable[[Place, str], list[str]]
     made: str = "wheel"
     then: str = ""
-    limits: Limits = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=dict)
     installer: str = ""
+    allow_sdist: bool = False
     long: bool = False
+
+    def flags(self) -> list[str]:
+        """Return what the publisher is told besides."""
+        given = [part for name, value in self.limits.items() for part in (f"--{name}", value)]
+        return [*given, *(["--allow-sdist", self.name] if self.allow_sdist else [])]
 
     def missing(self, said: str) -> list[str]:
         """Return which of ``says`` are in no line of what was said."""

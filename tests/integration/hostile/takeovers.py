@@ -43,7 +43,7 @@ def sent(name: str, does: str, says: str, odd: str, outcome: str = REFUSED, **mo
     return taken(name, does, says, f"{STREAM}{odd}\nfinish()\n", outcome, **more)
 
 
-SOON = {"install": {"wall_seconds": 4, "cpu_seconds": 4}}
+SOON = {"install-wall-time": "4s", "install-cpu-time": "4s"}
 
 ROWS = (
     taken(
@@ -108,7 +108,7 @@ ROWS = (
         "output without end",
         "…output is larger than 33554432 bytes",
         STREAM + "for n in range(100): add(f'tree/{n}', bytes(1 << 20))\n",
-        limits={"install": {"output_bytes": 32 << 20}},
+        limits={"install-output": "32MiB"},
     ),
     taken(
         "install-noise",
@@ -190,7 +190,7 @@ ROWS = (
         "more files in the output than a limit allows",
         "…more than 300 files",
         "for n in range(400): add(f'tree/{n}')",
-        limits={"install": {"output_files": 300}},
+        limits={"install-files": "300"},
     ),
     sent(
         "out-metadata",

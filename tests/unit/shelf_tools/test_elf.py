@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudimport.format.content import Native
-from shelf_tools.elf import read_elf
+from shelf_tools.elf import needed_versions, read_elf
 
 NEEDED, STRTAB, SONAME, RPATH, STRSZ, RUNPATH = 1, 5, 14, 15, 10, 29
 X86_64, AARCH64 = 62, 183
@@ -126,3 +126,40 @@ def test_a_real_library_agrees_with_readelf() -> None:
     found = read_elf(modules[0]).native
     assert found is not None
     assert list(found.needed) == needed
+
+
+def test_needed_versions_agree_with_readelf() -> None:
+    """The versions of symbols that a library needs are those that binutils finds."""
+    readelf = shutil.which("readelf")
+    modules = sorted(Path(sys.base_prefix).glob("lib/python3*/lib-dynload/*.so"))
+    if readelf is None or not modules:
+        pytest.skip("no readelf or no extension module to compare")
+    for module in modules:
+        command = [readelf, "-V", "-W", module]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        needs = said.partition("Version needs section")[2]
+        names = {line.split("Name: ")[1].split()[0] for line in needs.splitlines() if "Name: " in line}
+        assert set(needed_versions(module)) == names
+
+
+def test_needed_versions_of_damaged_files(tmp_path: Path) -> None:
+    """Whatever bytes of a real library are cut off or changed, it is a ValueError or a list of names."""
+    modules = sorted(
+        Path(sys.base_prefix).glob("lib/python3*/lib-dynload/*.so"), key=lambda p: p.stat().st_size
+    )
+    data = modules[0].read_bytes() if modules else WHOLE
+    whole = needed_versions(_write(tmp_path, data))
+    refused = 0
+    for at in range(4, 1200, 7):
+        for changed in (data[:at] + b"\xff\xff" + data[at + 2 :], data[: at * 8]):
+            try:
+                assert all(name.isascii() for name in needed_versions(_write(tmp_path, changed)))
+            except ValueError:
+                refused += 1
+    assert refused > 20
+    assert whole == needed_versions(_write(tmp_path, data))
+
+
+def test_no_dynamic_section_needs_no_versions(tmp_path: Path) -> None:
+    """A file without versions needs none."""
+    assert needed_versions(_write(tmp_path, WHOLE)) == ()

@@ -1,0 +1,246 @@
+"""Where a pin's wheel comes from: an index, or, for names that the curator allows, its source distribution.
+
+Fetching and building are apart: what a build needs is resolved (by uv), pinned and fetched as wheels,
+without running any package's code, before the sandbox without network builds.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.version import InvalidVersion
+
+from cloudimport.errors import CloudImportError
+from cloudimport.format.requirements import Requirement
+from cloudimport.ids import GLIBCS, Pin, Target, normalise_name, normalise_version
+from shelf_tools import pins, process
+from shelf_tools.building import Builder, BuildError, BuildSystem
+from shelf_tools.fetch import OnDone, Wheel, WheelError, digest, fetch, fetch_some, tags
+from shelf_tools.indexes import Indexes, read_indexes
+from shelf_tools.interpreters import Interpreter, find_interpreter
+from shelf_tools.limits import Limits
+from shelf_tools.sandbox import Sandbox
+from shelf_tools.sdists import Sdist, SdistError, fetch_sdist
+
+#: Seconds that uv may take to resolve build requirements: it may read metadata of some hundred wheels.
+_TIMEOUT = 600.0
+#: Builds at a time: each may use all processors, and much memory.
+_BUILDS = 2
+#: Times that a backend may ask for more (``get_requires_for_build_wheel`` is asked once and does not change).
+_ROUNDS = 3
+
+
+class Sourced(NamedTuple):
+    """A wheel, and the record of its build for provenance (None: it came from an index)."""
+
+    wheel: Wheel
+    build: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Sourcing:
+    """How wheels are had. ``env`` is the curator's environment, ``options`` lines that name indexes.
+
+    ``allowed`` are normalised names of packages that may be built, within ``limits`` each. ``note`` is called
+    with lines for a person, in the thread that calls ``wheels``.
+    """
+
+    env: Mapping[str, str]
+    options: Sequence[str]
+    jobs: int
+    allowed: Collection[str]
+    sandbox: Sandbox
+    limits: Limits
+    note: Callable[[str], None]
+
+    def wheels(
+        self, wanted: Sequence[Requirement], target: Target, into: Path, on_done: OnDone
+    ) -> dict[Pin, Sourced]:
+        """Return a wheel for each requirement, below the folder ``into``.
+
+        ``on_done`` is called in this thread. Raises WheelError with one line for each pin that failed.
+        """
+        fetched, failures = fetch_some(
+            wanted, target, into, env=self.env, options=self.options, jobs=self.jobs, on_done=on_done
+        )
+        found = {pin: Sourced(wheel, None) for pin, wheel in fetched.items()}
+        to_build = [one for one in wanted if one.pin in failures and one.pin.name in self.allowed]
+        for one in to_build:
+            self.note(f"{one.pin}: {failures[one.pin].partition(': --allow-sdist')[0]}: its source is tried")
+        for pin, outcome in self._build_all(to_build, target, into):
+            if isinstance(outcome, Sourced):
+                found[pin] = outcome
+                del failures[pin]
+                on_done(pin)
+            elif isinstance(outcome, SdistError):
+                failures[pin] = f"{failures[pin]}; {outcome}"
+            else:
+                failures[pin] = str(outcome).removeprefix(f"{pin}: ")
+        if failures:
+            lines = [f"{one.where}: {one.pin}: {failures[one.pin]}" for one in wanted if one.pin in failures]
+            raise WheelError(lines)
+        return {one.pin: found[one.pin] for one in wanted}
+
+    def _build_all(
+        self, wanted: Sequence[Requirement], target: Target, into: Path
+    ) -> Iterator[tuple[Pin, Sourced | CloudImportError]]:
+        """Build, in threads of their own, and yield each outcome when it is there."""
+        with ThreadPoolExecutor(_BUILDS, "build") as pool:
+            running = {
+                pool.submit(self._build, one, target, into / f"build-{one.pin.name}"): one.pin
+                for one in wanted
+            }
+            try:
+                for done in as_completed(running):
+                    error = done.exception()
+                    if error is not None and not isinstance(error, CloudImportError):
+                        raise error
+                    yield running[done], error or done.result()
+            except BaseException:  # interrupted: what has not begun shall not begin, what runs shall end
+                for future in running:
+                    future.cancel()
+                process.stop_all()
+                raise
+
+    def _build(self, one: Requirement, target: Target, folder: Path) -> Sourced:
+        """Fetch a source distribution and what it needs, and build it. Raises CloudImportError."""
+        here, interpreter = _builder_for(one.pin, target)
+        indexes = read_indexes(self.env, self.options)
+        sdist = fetch_sdist(one, indexes, folder)
+        builder = Builder(sdist.path, one.pin, interpreter, self.sandbox, self.limits)
+        system = builder.look()
+        known = list(system.requires)
+        for attempt in range(_ROUNDS):
+            needed = self._requirements(
+                one.pin, known, here, interpreter, indexes, folder / f"needs-{attempt}"
+            )
+            built = builder.build(system, known, folder / f"needs-{attempt}" / "wheels", folder)
+            if built.wheel is not None:
+                wheel = _accepted(built.wheel, one.pin, target)
+                return Sourced(wheel, _record(sdist, system, needed, interpreter))
+            known += [text for text in built.requires if text not in known]
+        raise BuildError(f"{one.pin}: its build backend asks for something else each time")
+
+    def _requirements(
+        self,
+        pin: Pin,
+        known: Sequence[str],
+        here: Target,
+        interpreter: Interpreter,
+        indexes: Indexes,
+        folder: Path,
+    ) -> dict[Pin, Wheel]:
+        """Resolve what a build needs for this machine, and fetch it as wheels into ``folder``/wheels."""
+        wheels = folder / "wheels"
+        wheels.mkdir(parents=True)
+        wheels.chmod(0o755)
+        if not known:
+            return {}
+        listed = folder / "requirements.txt"
+        listed.write_text(_resolve(pin, known, here, interpreter, indexes, self.env))
+        wanted = pins.for_target(pins.read_pins(listed), here)
+        try:
+            found = fetch(wanted, here, wheels, env=self.env, options=self.options, jobs=self.jobs)
+        except WheelError as error:
+            raise BuildError(
+                f"{pin}: what it needs to be built cannot be fetched: {error.failures[0]}"
+            ) from error
+        for path in wheels.iterdir():
+            path.chmod(0o644)
+        return found
+
+
+def _builder_for(pin: Pin, target: Target) -> tuple[Target, Interpreter]:
+    """Return this machine as a target of the same Python, and its interpreter.
+
+    Of another machine's target too: what is built there may turn out to be pure Python. Raises BuildError.
+    """
+    library = tuple(map(int, platform.libc_ver()[1].split(".")[:2])) or (2, 17)
+    glibc = max((one for one in GLIBCS if one <= library), default=GLIBCS[0])
+    here = Target(target.python, glibc, platform.machine())
+    interpreter = find_interpreter(here)
+    if interpreter is None:
+        version = ".".join(map(str, target.python))
+        raise BuildError(
+            f"{pin}: it is built from source, and there is no CPython {version} on this machine to do it"
+            f" (uv python install {version})"
+        )
+    return here, interpreter
+
+
+def _resolve(
+    pin: Pin,
+    known: Iterable[str],
+    here: Target,
+    interpreter: Interpreter,
+    indexes: Indexes,
+    env: Mapping[str, str],
+) -> str:
+    """Return the lines of pins with hashes that satisfy requirements, wheels only. Raises BuildError."""
+    from uv import find_uv_bin
+
+    for text in known:
+        _check_named(pin, text)
+    argv = [find_uv_bin(), "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes"]
+    argv += ["--no-config", "--only-binary=:all:", f"--python={interpreter.executable}"]
+    argv += [f"--python-platform={here.machine}-manylinux_{here.glibc[0]}_{here.glibc[1]}", *indexes.for_uv()]
+    certificates = {"SSL_CERT_FILE": indexes.cert} if indexes.cert else {}
+    data = "".join(f"{text}\n" for text in known).encode()
+    try:
+        done = process.run([*argv, "-"], timeout=_TIMEOUT, input=data, env={**certificates, **env})
+    except process.ProcessError as error:
+        raise BuildError(f"{pin}: what it needs to be built cannot be resolved: {error}") from error
+    if done.returncode:
+        said = " ".join(done.stderr.decode("utf-8", "replace").split())[:600]
+        raise BuildError(f"{pin}: what it needs to be built cannot be resolved: {said}")
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _check_named(pin: Pin, text: str) -> None:
+    """Check that a build requirement is a name with a version: a URL or a path is not fetched."""
+    from packaging.requirements import InvalidRequirement
+    from packaging.requirements import Requirement as Dependency
+
+    try:
+        url = Dependency(text).url  # refuses line feeds too: a line of its own would be an option of uv's
+    except (InvalidRequirement, RecursionError):
+        raise BuildError(f"{pin}: its build requirement {text[:200]!r} is not valid") from None
+    if url:
+        raise BuildError(f"{pin}: its build requirement {text[:200]!r} is a URL, which is not fetched")
+
+
+def _accepted(path: Path, pin: Pin, target: Target) -> Wheel:
+    """Return the wheel that was built: of the pin, with tags that the target takes. Raises BuildError."""
+    try:
+        name, version, _, found = parse_wheel_filename(path.name)
+    except (InvalidWheelFilename, InvalidVersion):
+        raise BuildError(f"{pin}: the build made {path.name[:200]!r}, which is no wheel's name") from None
+    actual = Pin(normalise_name(name), normalise_version(str(version)))
+    if actual != pin:
+        raise BuildError(f"{pin}: the build made a wheel of {actual}")
+    if not found & tags(target):
+        raise BuildError(
+            f"{pin}: the wheel that was built here is for {', '.join(sorted(map(str, found)))[:200]}, which "
+            f"{target} does not take: build it on such a machine, and name its folder with --find-links"
+        )
+    return Wheel(path, path.name, digest(path), path.stat().st_size)
+
+
+def _record(
+    sdist: Sdist, system: BuildSystem, needed: Mapping[Pin, Wheel], interpreter: Interpreter
+) -> dict[str, Any]:
+    """Return what provenance says of a build (docs/format.md, section 8)."""
+    return {
+        "sdist": {"name": sdist.filename, "sha256": sdist.sha256, "size": sdist.size},
+        "backend": system.backend,
+        "requires": [{"name": wheel.filename, "sha256": wheel.sha256} for wheel in needed.values()],
+        "interpreter": str(interpreter),
+        "libc": " ".join(platform.libc_ver()),
+        "machine": platform.machine(),
+    }
