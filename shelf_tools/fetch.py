@@ -29,6 +29,7 @@ from cloudimport.errors import CloudImportError, ConfigurationError
 from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, Target, normalise_name, normalise_version
 from shelf_tools import process
+from shelf_tools.limits import FETCH, FETCH_LIMITS, FetchLimits, passed, speaks
 from shelf_tools.origins import Origin, origins
 from shelf_tools.pins import python_full_version
 
@@ -36,12 +37,6 @@ from shelf_tools.pins import python_full_version
 #: of 33 to 5 and as many pips as there are cores or more, 19.7 s with one pip for each pin (it takes
 #: 0.4 s to start). A small batch shows progress sooner.
 BATCH = 8
-#: Seconds that one pip may take: a batch with a 2 GB wheel on a slow line.
-TIMEOUT = 1800.0
-#: Bytes of memory that one pip may take. It reads a wheel's whole dist-info folder into memory, outside of
-#: any sandbox, and three megabytes of a wheel can be three gigabytes of that. Measured: 72 MB for a batch
-#: of eight with 98 MB of wheels, which go to disk as they come.
-MEMORY = 1 << 30
 #: manylinux names from before PEP 600, by glibc version and machine (PEP 513, 571, 599).
 _LEGACY = {
     ("x86_64", (2, 5)): "manylinux1",
@@ -91,19 +86,19 @@ def fetch(
     options: Sequence[str] = (),
     jobs: int | None = None,
     on_done: OnDone = _silent,
-    timeout: float = TIMEOUT,
+    limits: FetchLimits = FETCH_LIMITS,
 ) -> dict[Pin, Wheel]:
     """Download a wheel for each requirement into the folder ``into`` and return them by pin.
 
     ``requirements`` are those that hold for the target, one for each pin (``pins.for_target``);
     their hashes are enforced. ``env`` is pip's environment; ``options`` are lines for its
     requirements file that name indexes (``pins.read_options``). ``jobs`` pips run at once (the
-    number of processors, two at least). ``on_done`` is called in this thread. ``timeout`` is in
-    seconds, for each pip. Raises WheelError with one line for each pin that failed.
+    number of processors, two at least). ``on_done`` is called in this thread. ``limits`` are
+    for each pip. Raises WheelError with one line for each pin that failed.
     """
     wanted = tuple(requirements)
     wheels, failures = fetch_some(
-        wanted, target, into, env=env, options=options, jobs=jobs, on_done=on_done, timeout=timeout
+        wanted, target, into, env=env, options=options, jobs=jobs, on_done=on_done, limits=limits
     )
     if failures:
         raise WheelError([f"{r.where}: {r.pin}: {failures[r.pin]}" for r in wanted if r.pin in failures])
@@ -119,10 +114,10 @@ def fetch_some(
     options: Sequence[str] = (),
     jobs: int | None = None,
     on_done: OnDone = _silent,
-    timeout: float = TIMEOUT,
+    limits: FetchLimits = FETCH_LIMITS,
 ) -> tuple[dict[Pin, Wheel], dict[Pin, str]]:
     """Download as ``fetch`` does; return the wheels, and by pin why there is none."""
-    fetcher = _Fetcher(target, into, _environment(env), tuple(options), timeout)
+    fetcher = _Fetcher(target, into, _environment(env), tuple(options), limits)
     into.mkdir(parents=True, exist_ok=True)
     wheels: dict[Pin, Wheel] = {}
     failures: dict[Pin, str] = {}
@@ -185,14 +180,14 @@ class _Fetcher:
     """Runs pip for batches; safe to be used by several threads."""
 
     def __init__(
-        self, target: Target, into: Path, env: dict[str, str], options: tuple[str, ...], timeout: float
+        self, target: Target, into: Path, env: dict[str, str], options: tuple[str, ...], limits: FetchLimits
     ) -> None:
         self._target = target
         self._tags = tags(target)
         self._into = into
         self._env = env
         self._options = options
-        self._timeout = timeout
+        self._limits = limits
 
     def batch(self, batch: Sequence[Requirement]) -> _Outcome:
         """Fetch a batch. If pip fails, halve it until what fails is one pin, and say why."""
@@ -202,14 +197,14 @@ class _Fetcher:
                 if finished.returncode == 0:
                     return self._take(batch, Path(folder))
         except process.ProcessTimeout:
-            return _all(batch, f"pip did not finish within {self._timeout:.0f} s")
+            return _all(batch, passed("wall_seconds", self._limits, FETCH))
         except process.ProcessError as error:
             return _all(batch, str(error))
         general = _general(finished)
         if general:
             return _all(batch, general)
         if len(batch) == 1:
-            return _all(batch, explain(batch[0], self._target, finished))
+            return _all(batch, explain(batch[0], self._target, finished, self._limits))
         middle = len(batch) // 2
         first, second = self.batch(batch[:middle]), self.batch(batch[middle:])
         return _Outcome({**first.wheels, **second.wheels}, {**first.failures, **second.failures})
@@ -219,9 +214,8 @@ class _Fetcher:
         listed = folder / "requirements.txt"
         listed.write_text("\n".join([*self._options, *hashed]) + "\n", encoding="utf-8")
         # -I: neither the current folder nor PYTHONPATH can put other code in pip's place.
-        argv = ["prlimit", f"--data={MEMORY}", "--core=0", "--", sys.executable, "-I", "-m", "pip"]
-        argv += ["download", "--progress-bar=off", "--no-deps"]
-        argv += ["--only-binary=:all:", "--implementation=cp"]
+        argv = [*limited(self._limits), sys.executable, "-I", "-m", "pip", "download", "--progress-bar=off"]
+        argv += ["--no-deps", "--only-binary=:all:", "--implementation=cp"]
         argv += [f"--python-version={python_full_version(self._target)}"]
         argv += [f"--abi={abi}" for abi in (self._target.interpreter, "abi3", "none")]
         argv += [f"--platform={platform}" for platform in platforms(self._target)]
@@ -231,7 +225,7 @@ class _Fetcher:
         if batch[0].hashes:
             argv.append("--require-hashes")
         # What a pip that is killed leaves goes with the folder.
-        return process.run(argv, timeout=self._timeout, env={**self._env, "TMPDIR": str(folder)})
+        return process.run(argv, timeout=self._limits.wall_seconds, env={**self._env, "TMPDIR": str(folder)})
 
     def _take(self, batch: Sequence[Requirement], folder: Path) -> _Outcome:
         """Check what pip left and move it to its place."""
@@ -265,6 +259,12 @@ class _Fetcher:
         os.replace(path, kept)
         kept.chmod(0o644)  # a sandbox of another uid reads it, whatever the curator's umask
         return Wheel(kept, path.name, digests["sha256"], kept.stat().st_size)
+
+
+def limited(limits: FetchLimits) -> list[str]:
+    """Return a prefix that sets limits (setrlimit(2)) for a program outside of any sandbox."""
+    sizes = (f"--data={limits.memory_bytes}", f"--fsize={limits.file_bytes}", "--core=0")
+    return ["prlimit", *sizes, "--"]
 
 
 def _all(batch: Sequence[Requirement], reason: str) -> _Outcome:
@@ -347,7 +347,9 @@ def _unreachable(said: str) -> str:
     return f"the package index cannot be reached{because}" + (f": {hosts}" if hosts else "")
 
 
-def explain(one: Requirement, target: Target, finished: process.Finished) -> str:
+def explain(
+    one: Requirement, target: Target, finished: process.Finished, limits: FetchLimits = FETCH_LIMITS
+) -> str:
     """Return in one line why pip, run with ``-vv`` for one requirement, found no wheel for it."""
     said = _said(finished)
     got = _GOT.search(said)
@@ -375,7 +377,7 @@ def explain(one: Requirement, target: Target, finished: process.Finished) -> str
         return f"there is no such version; the newest are {', '.join(map(str, newest))}"
     if "No matching distribution" in said:
         return "no package of this name is known to the package index"
-    return _failed(finished)
+    return _failed(finished, limits)
 
 
 def _wrong_metadata(said: str) -> str:
@@ -386,10 +388,11 @@ def _wrong_metadata(said: str) -> str:
     return f"its metadata is not valid: {invalid['why'].strip()[:300]}" if invalid else ""
 
 
-def _failed(finished: process.Finished) -> str:
+def _failed(finished: process.Finished, limits: FetchLimits) -> str:
     """Return why pip itself ended."""
-    if "MemoryError" in finished.reason():
-        return f"pip would need more than {MEMORY >> 20} MiB of memory to read its metadata"
+    for field in ("memory_bytes", "file_bytes"):
+        if speaks(finished.reason(), field):
+            return passed(field, limits, FETCH)
     return f"pip failed: {finished.reason()}"
 
 

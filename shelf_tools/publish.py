@@ -257,7 +257,7 @@ class _Target:
             job.jobs,
             job.allow_sdist,
             sandbox,
-            job.limits.build,
+            job.limits,
             self._report.note,
         )
         wheels = sourcing.wheels(

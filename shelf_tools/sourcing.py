@@ -21,15 +21,13 @@ from cloudimport.format.requirements import Requirement
 from cloudimport.ids import GLIBCS, Pin, Target, normalise_name, normalise_version
 from shelf_tools import pins, process
 from shelf_tools.building import Builder, BuildError, BuildSystem
-from shelf_tools.fetch import OnDone, Wheel, WheelError, digest, fetch, fetch_some, tags
+from shelf_tools.fetch import OnDone, Wheel, WheelError, digest, fetch, fetch_some, limited, tags
 from shelf_tools.indexes import Indexes, read_indexes
 from shelf_tools.interpreters import Interpreter, find_interpreter
-from shelf_tools.limits import Limits
+from shelf_tools.limits import FETCH, FetchLimits, StageLimits, passed
 from shelf_tools.sandbox import Sandbox
 from shelf_tools.sdists import Sdist, SdistError, fetch_sdist
 
-#: Seconds that uv may take to resolve build requirements: it may read metadata of some hundred wheels.
-_TIMEOUT = 600.0
 #: Builds at a time: each may use all processors, and much memory.
 _BUILDS = 2
 #: Times that a backend may ask for more (``get_requires_for_build_wheel`` is asked once and does not change).
@@ -47,8 +45,8 @@ class Sourced(NamedTuple):
 class Sourcing:
     """How wheels are had. ``env`` is the curator's environment, ``options`` lines that name indexes.
 
-    ``allowed`` are normalised names of packages that may be built, within ``limits`` each. ``note`` is called
-    with lines for a person, in the thread that calls ``wheels``.
+    ``allowed`` are normalised names of packages that may be built; ``limits`` are for each pip and each
+    build. ``note`` is called with lines for a person, in the thread that calls ``wheels``.
     """
 
     env: Mapping[str, str]
@@ -56,7 +54,7 @@ class Sourcing:
     jobs: int
     allowed: Collection[str]
     sandbox: Sandbox
-    limits: Limits
+    limits: StageLimits
     note: Callable[[str], None]
 
     def wheels(
@@ -67,7 +65,14 @@ class Sourcing:
         ``on_done`` is called in this thread. Raises WheelError with one line for each pin that failed.
         """
         fetched, failures = fetch_some(
-            wanted, target, into, env=self.env, options=self.options, jobs=self.jobs, on_done=on_done
+            wanted,
+            target,
+            into,
+            env=self.env,
+            options=self.options,
+            jobs=self.jobs,
+            on_done=on_done,
+            limits=self.limits.fetch,
         )
         found = {pin: Sourced(wheel, None) for pin, wheel in fetched.items()}
         to_build = [one for one in wanted if one.pin in failures and one.pin.name in self.allowed]
@@ -112,8 +117,8 @@ class Sourcing:
         """Fetch a source distribution and what it needs, and build it. Raises CloudImportError."""
         here, interpreter = _builder_for(one.pin, target)
         indexes = read_indexes(self.env, self.options)
-        sdist = fetch_sdist(one, indexes, folder)
-        builder = Builder(sdist.path, one.pin, interpreter, self.sandbox, self.limits)
+        sdist = fetch_sdist(one, indexes, folder, self.limits.fetch)
+        builder = Builder(sdist.path, one.pin, interpreter, self.sandbox, self.limits.build)
         system = builder.look()
         known = list(system.requires)
         for attempt in range(_ROUNDS):
@@ -143,10 +148,18 @@ class Sourcing:
         if not known:
             return {}
         listed = folder / "requirements.txt"
-        listed.write_text(_resolve(pin, known, here, interpreter, indexes, self.env))
+        listed.write_text(_resolve(pin, known, here, interpreter, indexes, self.env, self.limits.fetch))
         wanted = pins.for_target(pins.read_pins(listed), here)
         try:
-            found = fetch(wanted, here, wheels, env=self.env, options=self.options, jobs=self.jobs)
+            found = fetch(
+                wanted,
+                here,
+                wheels,
+                env=self.env,
+                options=self.options,
+                jobs=self.jobs,
+                limits=self.limits.fetch,
+            )
         except WheelError as error:
             raise BuildError(
                 f"{pin}: what it needs to be built cannot be fetched: {error.failures[0]}"
@@ -181,19 +194,22 @@ def _resolve(
     interpreter: Interpreter,
     indexes: Indexes,
     env: Mapping[str, str],
+    limits: FetchLimits,
 ) -> str:
     """Return the lines of pins with hashes that satisfy requirements, wheels only. Raises BuildError."""
     from uv import find_uv_bin
 
     for text in known:
         _check_named(pin, text)
-    argv = [find_uv_bin(), "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes"]
-    argv += ["--no-config", "--only-binary=:all:", f"--python={interpreter.executable}"]
+    argv = [*limited(limits), find_uv_bin(), "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
+    argv += ["--generate-hashes", "--no-config", "--only-binary=:all:", f"--python={interpreter.executable}"]
     argv += [f"--python-platform={here.machine}-manylinux_{here.glibc[0]}_{here.glibc[1]}", *indexes.for_uv()]
     certificates = {"SSL_CERT_FILE": indexes.cert} if indexes.cert else {}
     data = "".join(f"{text}\n" for text in known).encode()
     try:
-        done = process.run([*argv, "-"], timeout=_TIMEOUT, input=data, env={**certificates, **env})
+        done = process.run([*argv, "-"], timeout=limits.wall_seconds, input=data, env={**certificates, **env})
+    except process.ProcessTimeout:
+        raise BuildError(f"{pin}: what it needs {passed('wall_seconds', limits, FETCH)}") from None
     except process.ProcessError as error:
         raise BuildError(f"{pin}: what it needs to be built cannot be resolved: {error}") from error
     if done.returncode:
