@@ -64,6 +64,8 @@ class Curator:
                 "PIP_NO_INDEX": "1",
                 "PIP_NO_CACHE_DIR": "1",
                 "PIP_FIND_LINKS": str(self.wheels),
+                "UV_OFFLINE": "1",
+                "UV_NO_CACHE": "1",
                 "AWS_ACCESS_KEY_ID": "AKIA" + SECRET,
                 "AWS_SECRET_ACCESS_KEY": SECRET,
                 "GITHUB_TOKEN": SECRET,

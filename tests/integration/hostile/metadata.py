@@ -293,7 +293,7 @@ ROWS = (
         "slow-compiler",
         "a source that the compiler is not done with in time",
         REFUSED,
-        ("slow-compiler==1…not installed within 3 s",),
+        ("slow-compiler==1: took longer than 3 s while it was installed (--install-wall-time)",),
         wheel({"slow.py": "x = [" + "1," * 12_000_000 + "]\n"}),
         limits={"install-wall-time": "3s"},
     ),

@@ -32,9 +32,8 @@ class Row:
     people. ``outcome``: refused (nothing of it is published) or contained (it is published, and has done
     nothing else). ``says``: what the curator sees, ``…`` for anything within a line; ``then`` says for
     people what becomes of it where no line does. ``limits`` are flags with values, smaller than the default ones so that
-    a row is quick; ``allow_sdist``: it may be built from source. ``installer`` is a script in place of the one that installs wheels in the sandbox: what a
-    installer that a wheel has taken over could do. ``long``: left out of the quick run, since it takes seconds
-    or since another row is of its kind.
+    a row is quick; ``allow_sdist``: it may be built from source. ``installer`` is a script in place of the
+    one that installs wheels in the sandbox: what an installer that a wheel has taken over could do.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Row:
     limits: Mapping[str, str] = field(default_factory=dict)
     installer: str = ""
     allow_sdist: bool = False
-    long: bool = False
 
     def flags(self) -> list[str]:
         """Return what the publisher is told besides."""

@@ -1,4 +1,4 @@
-"""Rows: what an installer that a wheel has taken over, or a build from source, could do in its sandbox.
+"""Rows: what an installer that a wheel has taken over could do in its sandbox.
 
 Installing a wheel runs nothing of it; here a script runs in the place of the one that installs.
 """
@@ -33,7 +33,7 @@ def finish(notes=(), bad={}):
 
 def taken(name: str, does: str, says: str, script: str, outcome: str = REFUSED, **more: object) -> Row:
     """Return a row whose script runs in the installer's place."""
-    found = f"note: {name}==1: {says}" if outcome == CONTAINED else f"{name}==1 …: {says}"
+    found = f"note: {name}==1: {says}" if outcome == CONTAINED else f"{name}==1…: {says}"
     lines = (found,) if says else ()
     return Row(name, does, outcome, lines, wheel({"NAME.py": ""}), MADE, installer=script, **more)  # type: ignore[arg-type]
 
@@ -91,9 +91,16 @@ ROWS = (
         + REFUSES,
     ),
     taken(
+        "install-scratch",
+        "fills the folder for temporary files while it is installed",
+        "wrote more than 8 MiB of temporary files while it was installed (--install-scratch)",
+        "for n in range(99): open(f'/tmp/{n}', 'wb').write(bytes(1 << 20))\n",
+        limits={"install-scratch": "8MiB"},
+    ),
+    taken(
         "install-endless",
-        "a build that never ends",
-        "not installed within 4 s",
+        "never ends while it is installed",
+        "took longer than 4 s while it was installed (--install-wall-time)",
         "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 64))\ntime.sleep(3600)\n",
         limits=SOON,
     ),
@@ -106,7 +113,7 @@ ROWS = (
     taken(
         "install-stream",
         "output without end",
-        "…output is larger than 33554432 bytes",
+        "wrote more than 32 MiB of output while it was installed (--install-output)",
         STREAM + "for n in range(100): add(f'tree/{n}', bytes(1 << 20))\n",
         limits={"install-output": "32MiB"},
     ),
@@ -188,7 +195,7 @@ ROWS = (
     sent(
         "out-many",
         "more files in the output than a limit allows",
-        "…more than 300 files",
+        "made more than 300 files and folders while it was installed (--install-files)",
         "for n in range(400): add(f'tree/{n}')",
         limits={"install-files": "300"},
     ),
