@@ -18,7 +18,7 @@ import pytest
 from tests.integration.hostile.corpus import ROWS, SAMPLE
 from tests.integration.hostile.curator import attempt, make_innocent
 from tests.integration.hostile.machine import adopting, descendants, list_after, list_machine
-from tests.integration.hostile.page import PAGE, section, with_section
+from tests.integration.hostile.page import PAGE, section, with_sections
 from tests.integration.hostile.row import Row
 from tests.support.sandboxes import bubblewrap
 
@@ -78,7 +78,7 @@ def test_what_is_left_is_seen(tmp_path: Path) -> None:
 def test_page_is_the_corpus() -> None:
     """docs/security.md has the table that the corpus makes; `python -m tests.integration.hostile.page`."""
     text = PAGE.read_text(encoding="utf-8")
-    assert with_section(text) == text
+    assert with_sections(text) == text
     assert all(f"| {row.does} |" in section() for row in ROWS)
 
 

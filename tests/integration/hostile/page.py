@@ -1,4 +1,4 @@
-"""The section of docs/security.md that shows the corpus: ``python -m tests.integration.hostile.page``."""
+"""The sections of docs/security.md that show the corpus and the limits: ``python -m tests.integration.hostile.page``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ import re
 
 from tests.integration.hostile.corpus import GROUPS, ROWS
 from tests.integration.hostile.row import Row
+from tests.integration.overuse import table
 from tests.support.children import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "security.md"
 HEADING = "## What was tried"
+LIMITS = "### A package for each limit"
+_LIMITS = """\
+{heading}
+
+Published with the flag as it is given here, which is less than the default so that a test is quick
+(`tests/integration/test_limits.py`, which compares the lines; this section is made from there). `…` stands for
+what is not always the same: the file and line of the requirement, the wheel's name, *probably*.
+
+"""
 _BEGIN = """\
 {heading}
 
@@ -42,19 +52,24 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|").removeprefix("note: ")
 
 
-def with_section(page: str) -> str:
-    """Return a page with this section in the place of the one that it has, or at its end."""
-    found = re.search(rf"^{HEADING}$.*?(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
-    if found is None:
-        return f"{page.rstrip()}\n\n{section()}"
-    rest = page[found.end() :]
-    return page[: found.start()] + section() + ("\n" if rest else "") + rest
+def with_sections(page: str) -> str:
+    """Return a page with these sections in the place of those that it has.
+
+    A section ends where one of the same or a higher level begins.
+    """
+    limits = _LIMITS.format(heading=LIMITS) + table()
+    for text, end in ((section(), "## "), (limits, "##")):
+        heading = text.partition("\n")[0]
+        before, found, rest = page.partition(f"\n{heading}\n")
+        assert found, f"{PAGE} has no heading {heading!r}"
+        after = re.search(rf"^{end}", rest, re.MULTILINE)
+        page = f"{before}\n{text}" + (f"\n{rest[after.start() :]}" if after else "")
+    return page
 
 
 def main() -> None:
     """Write the page."""
-    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else "# Security\n"
-    PAGE.write_text(with_section(text), encoding="utf-8")
+    PAGE.write_text(with_sections(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

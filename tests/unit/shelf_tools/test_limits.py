@@ -168,8 +168,8 @@ def test_what_no_limit_ended(finished: Finished) -> None:
 def _row(limit: Limit) -> str:
     values = " | ".join(
         show(limit, getattr(stage.limits, limit.field)) if limit in stage.table else "" for stage in STAGES
-    ).replace("|  |", "| |")
-    return f"| `{limit.name}` | {limit.help} | {values} |"
+    )
+    return f"| `{limit.name}` | {limit.help} | {values} |".replace("|  |", "| |")
 
 
 def test_the_documented_table_is_the_table() -> None:
