@@ -8,9 +8,9 @@ import socket
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from cloudimport.ids import Pin, running_targets
 from shelf_tools import install
@@ -79,7 +79,7 @@ def test_page_has_every_limit() -> None:
     assert table() in SECURITY.read_text(encoding="utf-8")
 
 
-def sampled(names: Iterable[str], *sample: str) -> list[ParameterSet]:
+def sampled(names: Iterable[str], *sample: str) -> list[Any]:
     """Return parameters of which those in ``sample`` are tried in every run."""
     return [pytest.param(name, marks=[] if name in sample else [pytest.mark.long]) for name in names]
 

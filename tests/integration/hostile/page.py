@@ -23,11 +23,11 @@ what is not always the same: the file and line of the requirement, the wheel's n
 _BEGIN = """\
 {heading}
 
-{count} packages that do what they should not, published by `shelf publish` in the real sandbox
-(`tests/integration/hostile`; this section is made from there, and a test compares them). After each: no
-process of the run is left, no file outside of the shelf and no mount has changed, nobody on the machine was
-reached, no secret is in what was printed or published, nothing that was on the shelf has changed, and
-`shelf verify` finds it clean. *Refused*: nothing of the package is published, and its line says why.
+{count} packages that do what they should not, published by `shelf publish` in the real sandbox, source
+distributions with `--allow-sdist` but for the first one (`tests/integration/hostile`; this section is made
+from there, and a test compares them). After each: no process of the run is left, no file outside of the shelf
+and no mount has changed, nobody on the machine was reached, no secret is in what was printed or published,
+nothing that was on the shelf has changed, and `shelf verify` finds it clean. *Refused*: nothing of the package is published, and its line says why.
 *Contained*: it is published as the data that it is, and what it tried did not come about. `…` stands for
 the rest of a line.
 """
