@@ -31,7 +31,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: Where the build requirements are seen inside.
+#: Where the source distribution and the build requirements are seen inside.
+_SDIST = PurePosixPath("/sdist")
 _WHEELS = PurePosixPath("/wheels")
 #: Exit status of ``inside/build_wheel.py`` when it refuses an archive.
 _REFUSED = 3
@@ -100,15 +101,16 @@ class Builder(NamedTuple):
         return Built(kept, ())
 
     def _run(self, task: dict[str, Any], wheels: Path | None, into: Path) -> dict[str, Any]:
-        argv: list[str | PurePosixPath] = ["-I", "-S", "-B", SCRIPTS / "build_wheel.py", SCRATCH, OUT]
+        argv: list[str | PurePosixPath] = ["-I", "-S", "-B", SCRIPTS / "build_wheel.py", _SDIST, SCRATCH, OUT]
         argv += [SCRIPTS, _WHEELS, json.dumps(task)]
         limits = self.limits
         bounds = Bounds(limits.output_bytes, limits.output_files, limits.file_bytes)
-        with scripts(installer, pyproject_hooks) as tools, open(self.sdist, "rb") as archive:
-            mounts = {SCRIPTS: tools, **({_WHEELS: wheels} if wheels else {})}
+        with scripts(installer, pyproject_hooks) as tools:
+            # Not as standard input: see ``Sandbox.run``.
+            mounts = {SCRIPTS: tools, _SDIST: self.sdist, **({_WHEELS: wheels} if wheels else {})}
             try:
                 finished, refused = run_streaming(
-                    self.sandbox, argv, limits, mounts, self.interpreter, archive, into, bounds
+                    self.sandbox, argv, limits, mounts, self.interpreter, into, bounds
                 )
             except ProcessTimeout:
                 raise BuildError(f"{self.pin}: {passed('wall_seconds', limits, BUILD)}") from None

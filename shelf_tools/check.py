@@ -18,6 +18,9 @@ from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, Target
 from shelf_tools.pins import allows_python, holds
 
+#: Characters of a name or of a range that are shown.
+_MOST_TEXT = 200
+
 
 class Metadata(Protocol):
     """What is looked at of a build; ``Content`` has it."""
@@ -174,4 +177,9 @@ def _shown(wanted: Dependency) -> str:
     """Return a dependency as it is said to people: ``name[extra] (range)``."""
     extras = f"[{','.join(sorted(wanted.extras))}]" if wanted.extras else ""
     ranges = ",".join(sorted(map(str, wanted.specifier), key=lambda s: (s[0] != ">", s)))
-    return f"{canonicalize_name(wanted.name)}{extras}" + (f" ({ranges})" if ranges else "")
+    return _cut(canonicalize_name(wanted.name) + extras) + (f" ({_cut(ranges)})" if ranges else "")
+
+
+def _cut(text: str) -> str:
+    """Return a text of a package's, no longer than a line for a person may be."""
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(call)
         return status
     except CloudImportError as error:
-        for line in str(error).splitlines():
+        for line in str(error).split("\n"):  # other ends of lines are a package's
             call.complain(f"shelf: error: {line}")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

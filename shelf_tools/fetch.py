@@ -30,6 +30,7 @@ from cloudimport.errors import CloudImportError, ConfigurationError
 from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, Target, normalise_name, normalise_version
 from shelf_tools import process
+from shelf_tools.limits import FETCH, FETCH_LIMITS, FetchLimits, limited, passed, speaks
 from shelf_tools.origins import Origin, origins
 from shelf_tools.pins import Link, python_full_version
 
@@ -37,8 +38,6 @@ from shelf_tools.pins import Link, python_full_version
 #: of 33 to 5 and as many pips as there are cores or more, 19.7 s with one pip for each pin (it takes
 #: 0.4 s to start). A small batch shows progress sooner.
 BATCH = 8
-#: Seconds that one pip may take: a batch with a 2 GB wheel on a slow line.
-TIMEOUT = 1800.0
 #: manylinux names from before PEP 600, by glibc version and machine (PEP 513, 571, 599).
 _LEGACY = {
     ("x86_64", (2, 5)): "manylinux1",
@@ -102,7 +101,7 @@ def fetch(
     links: Mapping[Pin, Sequence[Link]] = MappingProxyType({}),
     jobs: int | None = None,
     on_done: OnDone = _silent,
-    timeout: float = TIMEOUT,
+    limits: FetchLimits = FETCH_LIMITS,
 ) -> dict[Pin, Wheel]:
     """Download a wheel for each requirement into the folder ``into`` and return them by pin.
 
@@ -110,8 +109,8 @@ def fetch(
     their hashes are enforced. ``env`` is pip's environment; ``options`` are lines for its
     requirements file that name indexes (``Listed.options``). A pin with ``links`` comes from the one that
     fits best, and from nowhere else. ``jobs`` pips run at once (the
-    number of processors, two at least). ``on_done`` is called in this thread. ``timeout`` is in
-    seconds, for each pip. Raises WheelError with one line for each pin that failed.
+    number of processors, two at least). ``on_done`` is called in this thread. ``limits`` are
+    for each pip. Raises WheelError with one line for each pin that failed.
     """
     wanted = tuple(requirements)
     wheels, failures = fetch_some(
@@ -123,7 +122,7 @@ def fetch(
         links=links,
         jobs=jobs,
         on_done=on_done,
-        timeout=timeout,
+        limits=limits,
     )
     if failures:
         raise WheelError([f"{r.where}: {r.pin}: {failures[r.pin]}" for r in wanted if r.pin in failures])
@@ -140,10 +139,10 @@ def fetch_some(
     links: Mapping[Pin, Sequence[Link]] = MappingProxyType({}),
     jobs: int | None = None,
     on_done: OnDone = _silent,
-    timeout: float = TIMEOUT,
+    limits: FetchLimits = FETCH_LIMITS,
 ) -> tuple[dict[Pin, Wheel], dict[Pin, str]]:
     """Download as ``fetch`` does; return the wheels, and by pin why there is none."""
-    fetcher = _Fetcher(target, into, _environment(env), tuple(options), links, timeout)
+    fetcher = _Fetcher(target, into, _environment(env), tuple(options), links, limits)
     into.mkdir(parents=True, exist_ok=True)
     wheels: dict[Pin, Wheel] = {}
     failures: dict[Pin, str] = {}
@@ -217,7 +216,7 @@ class _Fetcher:
         env: dict[str, str],
         options: tuple[str, ...],
         links: Mapping[Pin, Sequence[Link]],
-        timeout: float,
+        limits: FetchLimits,
     ) -> None:
         self._target = target
         self._tags = {tag: at for at, tag in enumerate(ordered_tags(target))}
@@ -225,7 +224,7 @@ class _Fetcher:
         self._into = into
         self._env = env
         self._options = options
-        self._timeout = timeout
+        self._limits = limits
 
     def batch(self, batch: Sequence[Requirement]) -> _Outcome:
         """Fetch a batch. If pip fails, halve it until what fails is one pin, and say why."""
@@ -262,7 +261,7 @@ class _Fetcher:
                 if finished.returncode == 0:
                     return self._take(batch, Path(folder))
         except process.ProcessTimeout:
-            return _all(batch, f"pip did not finish within {self._timeout:.0f} s")
+            return _all(batch, passed("wall_seconds", self._limits, FETCH))
         except process.ProcessError as error:
             return _all(batch, str(error))
         general = _general(finished)
@@ -271,7 +270,7 @@ class _Fetcher:
         if len(batch) == 1:
             link = self._link(batch[0])
             gone = _refused(link, finished) if link else ""
-            return _all(batch, gone or explain(batch[0], self._target, finished))
+            return _all(batch, gone or explain(batch[0], self._target, finished, self._limits))
         middle = len(batch) // 2
         first, second = self._fetch(batch[:middle]), self._fetch(batch[middle:])
         return _Outcome({**first.wheels, **second.wheels}, {**first.failures, **second.failures})
@@ -280,8 +279,8 @@ class _Fetcher:
         listed = folder / "requirements.txt"
         listed.write_text("\n".join([*self._options, *map(self._line, batch)]) + "\n", encoding="utf-8")
         # -I: neither the current folder nor PYTHONPATH can put other code in pip's place.
-        argv = [sys.executable, "-I", "-m", "pip", "download", "--progress-bar=off", "--no-deps"]
-        argv += ["--only-binary=:all:", "--implementation=cp"]
+        argv = [*limited(self._limits), sys.executable, "-I", "-m", "pip", "download", "--progress-bar=off"]
+        argv += ["--no-deps", "--only-binary=:all:", "--implementation=cp"]
         argv += [f"--python-version={python_full_version(self._target)}"]
         argv += [f"--abi={abi}" for abi in (self._target.interpreter, "abi3", "none")]
         argv += [f"--platform={platform}" for platform in platforms(self._target)]
@@ -291,7 +290,7 @@ class _Fetcher:
         if batch[0].hashes:
             argv.append("--require-hashes")
         # What a pip that is killed leaves goes with the folder.
-        return process.run(argv, timeout=self._timeout, env={**self._env, "TMPDIR": str(folder)})
+        return process.run(argv, timeout=self._limits.wall_seconds, env={**self._env, "TMPDIR": str(folder)})
 
     def _line(self, one: Requirement) -> str:
         """Return a pin as a line for pip."""
@@ -329,6 +328,7 @@ class _Fetcher:
             raise ConfigurationError(_mismatch(one, path.name, found_hashes["sha256"]))
         kept = self._into / path.name
         os.replace(path, kept)
+        kept.chmod(0o644)  # a sandbox of another uid reads it, whatever the curator's umask
         return Wheel(kept, path.name, found_hashes, kept.stat().st_size)
 
 
@@ -374,15 +374,24 @@ _DENIED = re.compile(r"Could not fetch URL .*?: (40[137]) |ERROR: HTTP error (40
 _FAULT = re.compile(r"ERROR: HTTP error (5[0-9][0-9]) |too many (5[0-9][0-9]) error responses")
 _STATUS = re.compile(r"ERROR: HTTP error ([45][0-9][0-9]) ")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
-_FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+!%-]*(?:\.whl|\.tar\.gz|\.zip))(?:#|\s|$)")
+#: Begins where a name can begin only: from every character on, a long line would take hours.
+_FILE = re.compile(
+    r"(?<![A-Za-z0-9._+!%-])([A-Za-z0-9][A-Za-z0-9._+!%-]*(?:\.whl|\.tar\.gz|\.zip))(?:#|\s|$)"
+)
 _PYTHON = re.compile(r"Link requires a different Python \(\S+ not in: '(?P<wanted>[^']*)'\): (?P<url>\S+)")
 _PACKAGE_PYTHON = re.compile(r"requires a different Python: \S+ not in '([^']*)'")
 _INVALID = re.compile(r"has invalid metadata: (?P<why>.+)")
+_INCONSISTENT = re.compile(
+    r"has inconsistent (?P<field>\w+): expected '[^']*', but metadata has '(?P<got>[^'\n]*)"
+)
+#: Characters of a line of pip's that are looked at: it quotes metadata, which may be of any length.
+_LONGEST_LINE = 4000
 _GOT = re.compile(r"Got\s+([0-9a-f]{64,128})")
 
 
 def _said(finished: process.Finished) -> str:
-    return (finished.stdout + b"\n" + finished.stderr).decode("utf-8", "replace")
+    text = (finished.stdout + b"\n" + finished.stderr).decode("utf-8", "replace")
+    return "\n".join(line[:_LONGEST_LINE] for line in text.split("\n"))
 
 
 def _general(finished: process.Finished) -> str:
@@ -417,7 +426,9 @@ def _refused(link: Link, finished: process.Finished) -> str:
     return f"{_CREDENTIALS.sub('', link.url)} cannot be fetched ({why})"
 
 
-def explain(one: Requirement, target: Target, finished: process.Finished) -> str:
+def explain(
+    one: Requirement, target: Target, finished: process.Finished, limits: FetchLimits = FETCH_LIMITS
+) -> str:
     """Return in one line why pip, run with ``-vv`` for one requirement, found no wheel for it."""
     said = _said(finished)
     got = _GOT.search(said)
@@ -429,9 +440,9 @@ def explain(one: Requirement, target: Target, finished: process.Finished) -> str
     python = _wanted_python(ours, said)
     if python:
         return f"needs Python {python}, the target has {target.python[0]}.{target.python[1]}"
-    invalid = _INVALID.search(said)
-    if invalid and ours:
-        return f"its metadata is not valid: {invalid['why'].strip()[:300]}"
+    metadata = _wrong_metadata(said)
+    if metadata and ours:
+        return metadata
     if ours and "No matching distribution" in said:
         return _no_wheel(ours, target, one.pin.name)
     if _BROKEN.search(said):
@@ -445,6 +456,22 @@ def explain(one: Requirement, target: Target, finished: process.Finished) -> str
         return f"there is no such version; the newest are {', '.join(map(str, newest))}"
     if "No matching distribution" in said:
         return "no package of this name is known to the package index"
+    return _failed(finished, limits)
+
+
+def _wrong_metadata(said: str) -> str:
+    """Return what pip says is wrong with a wheel's METADATA, or ""."""
+    other, invalid = _INCONSISTENT.search(said), _INVALID.search(said)
+    if other:
+        return f"the wheel's METADATA has another {other['field'].lower()}: {other['got'][:100]!r}"
+    return f"its metadata is not valid: {invalid['why'].strip()[:300]}" if invalid else ""
+
+
+def _failed(finished: process.Finished, limits: FetchLimits) -> str:
+    """Return why pip itself ended."""
+    for field in ("memory_bytes", "file_bytes"):
+        if speaks(finished.reason(), field):
+            return passed(field, limits, FETCH)
     return f"pip failed: {finished.reason()}"
 
 

@@ -73,10 +73,28 @@ def build_index(
     return canonical(header) + b"\n" + b"".join(sections)
 
 
+def check_together(contents: Iterable[Content]) -> None:
+    """Check that no path is a file in one content and a folder in another. Raises ConfigurationError."""
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for content in sorted(contents, key=lambda content: content.name):
+        for file in content.files:
+            files.setdefault(file.path, content.name)
+            head = file.path.rpartition("/")[0]
+            while head and head not in folders:
+                folders[head] = content.name
+                head = head.rpartition("/")[0]
+    for path, name in files.items():
+        if path in folders:
+            raise ConfigurationError(
+                f"{path} is a file in {name} and a folder in {folders[path]}: they cannot go together"
+            )
+
+
 def _own(builds: Sequence[Built], warn: Callable[[str], None]) -> list[_Owned]:
     """Give each path to the first build that has it."""
+    check_together(built.content for built in builds)
     owner: dict[str, tuple[str, str]] = {}
-    folders: dict[str, str] = {}
     owned = []
     for built in builds:
         name, mine = built.content.name, []
@@ -86,16 +104,7 @@ def _own(builds: Sequence[Built], warn: Callable[[str], None]) -> list[_Owned]:
                 mine.append(number)
             elif first[1] != file.digest:
                 warn(f"{file.path} is in {first[0]} and, with other bytes, in {name}: {first[0]}'s is used")
-            head = file.path.rpartition("/")[0]
-            while head and head not in folders:
-                folders[head] = name
-                head = head.rpartition("/")[0]
         owned.append(_Owned(built, mine))
-    for path, (name, _) in owner.items():
-        if path in folders:
-            raise ConfigurationError(
-                f"{path} is a file in {name} and a folder in {folders[path]}: they cannot go together"
-            )
     return owned
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.parser
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from shelf_tools.streaming import run_streaming
 
 __all__ = ["INSTALL_LIMITS", "InstallError", "Installed", "code_file", "install"]
 
+#: Where the wheel is seen inside.
+_WHEEL = PurePosixPath("/wheel")
 #: Exit status of ``inside/install_wheel.py`` when it refuses a wheel.
 _REFUSED = 3
 #: Bytes of report.json and of one METADATA; the largest real ones are below 1 MiB.
@@ -106,14 +109,22 @@ def _run(
     """Install inside and collect the stream as it comes; return what that was seen to use."""
     workers = min(_COMPILERS, os.cpu_count() or 1) if interpreter is not None else 0
     python = interpreter or running_interpreter()
-    argv: list[str | PurePosixPath] = ["-I", "-S", "-B", SCRIPTS / "install_wheel.py", wheel.name, OUT]
+    argv: list[str | PurePosixPath] = [
+        "-I",
+        "-S",
+        "-B",
+        SCRIPTS / "install_wheel.py",
+        wheel.name,
+        _WHEEL,
+        OUT,
+    ]
     argv += [SCRIPTS, str(workers)]
     bounds = Bounds(limits.output_bytes, limits.output_files, limits.file_bytes)
-    with scripts(installer) as folder, open(wheel, "rb") as archive:
+    with scripts(installer) as folder:
+        # Not as standard input: who runs as the curator's own uid could open /proc/self/fd/0 and write to it.
+        mounts = {SCRIPTS: folder, _WHEEL: wheel}
         try:
-            finished, refused = run_streaming(
-                sandbox, argv, limits, {SCRIPTS: folder}, python, archive, into, bounds
-            )
+            finished, refused = run_streaming(sandbox, argv, limits, mounts, python, into, bounds)
         except ProcessTimeout:
             raise InstallError(f"{pin}: {passed('wall_seconds', limits, INSTALL)}") from None
         except ProcessError as error:
@@ -128,7 +139,8 @@ def _run(
         limit = explain(finished, limits, INSTALL)
         if limit:
             raise InstallError(f"{pin}: {limit}") from refused
-        raise InstallError(f"{what}: the install failed: {finished.reason()}") from refused
+        why = finished.reason() if finished.returncode else refused
+        raise InstallError(f"{what}: the install failed: {why}") from refused
     return finished.seen
 
 
@@ -146,6 +158,7 @@ def _report(path: Path, what: str) -> dict[str, Any]:
 def _notes(tree: Path, report: dict[str, Any], limits: Limits, seen: Mapping[str, int]) -> Iterator[str]:
     """Yield lines on what was neutralised or left out."""
     lines = [f"{path}: executable .pth, kept as data, never executed" for path in _executable_pths(tree)]
+    lines += _startup(tree)
     lines += [str(note) for note in report["notes"]]
     for path, reason in report["bad"].items():
         why = suspect(str(reason), limits, INSTALL, seen) or reason
@@ -168,12 +181,34 @@ def _executable_pths(tree: Path) -> list[str]:
 
 
 def is_executable_pth(text: bytes) -> bool:
-    """Whether ``site`` would execute a line of a ``.pth`` file with these bytes."""
-    return any(line.startswith((b"import ", b"import\t")) for line in text.splitlines())
+    """Whether a ``site.py`` would execute a line of a ``.pth`` file with these bytes.
+
+    From Python 3.13 on it takes a mark of byte order away and splits lines as ``str`` does.
+    """
+    lines = text.decode("utf-8-sig", "replace").splitlines()
+    return any(line.startswith(("import ", "import\t")) for line in lines)
+
+
+def _startup(tree: Path) -> list[str]:
+    """Return lines on what an interpreter that has this tree on its path would run or believe by itself."""
+    lines = []
+    for path in sorted(tree.iterdir()):
+        stem, suffix = path.name.partition(".")[0], path.suffix.lower()
+        if stem in ("sitecustomize", "usercustomize"):
+            lines.append(f"{path.name}: under pip every start of an interpreter would run it")
+        elif suffix == ".egg-info":
+            lines.append(f"{path.name}: installs metadata beside its own")
+        elif stem in sys.stdlib_module_names:
+            lines.append(f"{path.name}: is called as a module of the standard library, which wins")
+    return lines
 
 
 def _check_identity(tree: Path, pin: Pin, what: str) -> None:
     """Check that the one installed METADATA is the pin's. Raises InstallError."""
+    # importlib.metadata takes a folder for a distribution whatever the case of its suffix.
+    infos = sorted(path.name for path in tree.iterdir() if path.name.lower().endswith(".dist-info"))
+    if len(infos) > 1:
+        raise InstallError(f"{what}: the wheel installs {', '.join(infos)[:200]}: only one can be its own")
     found = [path for path in tree.glob("*.dist-info/METADATA") if path.is_file()]
     if len(found) != 1:
         raise InstallError(f"{what}: the wheel installs {len(found)} METADATA files, not one")

@@ -1,4 +1,4 @@
-"""What a run in a sandbox may use: one table of names, units, flags and defaults, and the words for each.
+"""What a run in a sandbox, and pip, may use: one table of names, units, flags, defaults and words.
 
 A limit is known by its name (``memory``) and by its flag, stage in front (``--install-memory``); in
 ``shelf.toml`` the same name stands in the stage's table.
@@ -10,7 +10,7 @@ import re
 from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cloudimport.errors import ConfigurationError
 from shelf_tools.process import Finished
@@ -41,93 +41,111 @@ class Limits:
     scratch_bytes: int
 
 
+@dataclass(frozen=True)
+class FetchLimits:
+    """What one run of pip or uv, which are in no sandbox, may use.
+
+    ``memory_bytes`` (private writable memory), ``wall_seconds``, and ``file_bytes`` of one file that comes.
+    """
+
+    memory_bytes: int
+    wall_seconds: int
+    file_bytes: int
+
+
 class Stage(NamedTuple):
-    """What a run does. ``name`` is in flags and tables, ``doing`` ends a sentence on the package."""
+    """What a run does. ``name`` is in flags and tables, ``doing`` ends a sentence on the package.
+
+    ``limits`` are the defaults; a stage has those rows of the table that these have fields for.
+    """
 
     name: str
     doing: str
-    limits: Limits
+    limits: Limits | FetchLimits
+
+    @property
+    def table(self) -> tuple[Limit, ...]:
+        """The rows of the table that hold for the stage."""
+        return tuple(limit for limit in TABLE if hasattr(self.limits, limit.field))
+
+
+#: pip, for a batch of wheels. It reads a wheel's whole dist-info folder into memory, and three megabytes of a
+#: wheel can be three gigabytes of that; measured: 72 MB for a batch of eight with 98 MB of wheels, which go
+#: to disk as they come. The time is that of a 2 GB wheel on a slow line.
+FETCH_LIMITS = FetchLimits(memory_bytes=GIB, wall_seconds=1800, file_bytes=4 * GIB)
+FETCH = Stage("fetch", "fetched", FETCH_LIMITS)
 
 
 #: Unpacking and compiling one wheel. PyPI's largest wheels (CUDA builds of PyTorch) unpack to about
 #: 2 GiB with one file of 1.5 GiB; the widest trees (ansible, azure) have about 60,000 files, and as many
 #: with bytecode; the compiler takes 1 GiB for the largest generated sources; processes are the
 #: compiler's workers. /out lies in memory, so its size bounds memory too.
-INSTALL = Stage(
-    "install",
-    "installed",
-    Limits(
-        address_bytes=4 * GIB,
-        memory_bytes=2 * GIB,
-        processes=16,
-        cpu_seconds=900,
-        wall_seconds=900,
-        file_bytes=3 * GIB,
-        open_files=256,
-        output_bytes=4 * GIB,
-        output_files=200_000,
-        scratch_bytes=64 * MIB,
-    ),
+INSTALL_LIMITS = Limits(
+    address_bytes=4 * GIB,
+    memory_bytes=2 * GIB,
+    processes=16,
+    cpu_seconds=900,
+    wall_seconds=900,
+    file_bytes=3 * GIB,
+    open_files=256,
+    output_bytes=4 * GIB,
+    output_files=200_000,
+    scratch_bytes=64 * MIB,
 )
+INSTALL = Stage("install", "installed", INSTALL_LIMITS)
 
 #: Importing one package. Libraries of 5 GiB are mapped by CUDA packages (address space, not data);
 #: numerical libraries start a few threads; the slowest imports known take some 20 s of CPU.
-TRACE = Stage(
-    "trace",
-    "imported",
-    Limits(
-        address_bytes=12 * GIB,
-        memory_bytes=4 * GIB,
-        processes=64,
-        cpu_seconds=120,
-        wall_seconds=120,
-        file_bytes=64 * MIB,
-        open_files=1024,
-        output_bytes=16 * MIB,
-        output_files=10_000,
-        scratch_bytes=256 * MIB,
-    ),
+TRACE_LIMITS = Limits(
+    address_bytes=12 * GIB,
+    memory_bytes=4 * GIB,
+    processes=64,
+    cpu_seconds=120,
+    wall_seconds=120,
+    file_bytes=64 * MIB,
+    open_files=1024,
+    output_bytes=16 * MIB,
+    output_files=10_000,
+    scratch_bytes=256 * MIB,
 )
+TRACE = Stage("trace", "imported", TRACE_LIMITS)
 
 #: Building one source distribution: unpacked sources, an environment of build tools and the build tree
 #: lie in /tmp. A compiler takes 1 to 2 GiB for the largest C++ sources, one a core; a build of scipy
 #: takes some 30 minutes of CPU a core on two cores, and has 20,000 files.
-BUILD = Stage(
-    "build",
-    "built",
-    Limits(
-        address_bytes=16 * GIB,
-        memory_bytes=8 * GIB,
-        processes=512,
-        cpu_seconds=7200,
-        wall_seconds=3600,
-        file_bytes=3 * GIB,
-        open_files=1024,
-        output_bytes=4 * GIB,
-        output_files=400_000,
-        scratch_bytes=8 * GIB,
-    ),
+BUILD_LIMITS = Limits(
+    address_bytes=16 * GIB,
+    memory_bytes=8 * GIB,
+    processes=512,
+    cpu_seconds=7200,
+    wall_seconds=3600,
+    file_bytes=3 * GIB,
+    open_files=1024,
+    output_bytes=4 * GIB,
+    output_files=400_000,
+    scratch_bytes=8 * GIB,
 )
+BUILD = Stage("build", "built", BUILD_LIMITS)
 
-STAGES = (INSTALL, TRACE, BUILD)
+STAGES = (FETCH, INSTALL, TRACE, BUILD)
 
 
 @dataclass(frozen=True)
 class StageLimits:
     """The limits of each stage."""
 
-    install: Limits = INSTALL.limits
-    trace: Limits = TRACE.limits
-    build: Limits = BUILD.limits
+    fetch: FetchLimits = FETCH_LIMITS
+    install: Limits = INSTALL_LIMITS
+    trace: Limits = TRACE_LIMITS
+    build: Limits = BUILD_LIMITS
 
     @classmethod
     def of(cls, *given: Mapping[str, Mapping[str, int]]) -> StageLimits:
         """Return the defaults changed by ``given``: values by stage and name; what comes first wins."""
         chosen = [ChainMap(*(dict(one.get(stage.name, {})) for one in given)) for stage in STAGES]
-        return cls(*(changed(stage, values) for stage, values in zip(STAGES, chosen, strict=True)))
-
-
-INSTALL_LIMITS, TRACE_LIMITS, BUILD_LIMITS = INSTALL.limits, TRACE.limits, BUILD.limits
+        return cls(
+            **{stage.name: _changed(stage, values) for stage, values in zip(STAGES, chosen, strict=True)}
+        )
 
 
 class Limit(NamedTuple):
@@ -268,9 +286,10 @@ def show(limit: Limit, value: int) -> str:
     return f"{value // size} {unit}"
 
 
-def changed(stage: Stage, given: Mapping[str, int]) -> Limits:
+def _changed(stage: Stage, given: Mapping[str, int]) -> Any:
     """Return a stage's limits with those in ``given`` (by name) instead of the defaults."""
-    return replace(stage.limits, **{_BY_NAME[name].field: value for name, value in given.items()})
+    defaults: Any = stage.limits  # each kind has fields of its own
+    return replace(defaults, **{_BY_NAME[name].field: value for name, value in given.items()})
 
 
 def from_table(where: str, tables: object) -> dict[str, dict[str, int]]:
@@ -278,15 +297,16 @@ def from_table(where: str, tables: object) -> dict[str, dict[str, int]]:
 
     ``where`` is what an error begins with.
     """
-    stages = [stage.name for stage in STAGES]
-    if not isinstance(tables, dict) or not tables.keys() <= set(stages):
+    stages = {stage.name: stage for stage in STAGES}
+    if not isinstance(tables, dict) or not tables.keys() <= stages.keys():
         raise ConfigurationError(f"{where}: there are tables for {', '.join(stages)}, and no others")
-    return {stage: _from_table(f"{where}.{stage}", table) for stage, table in tables.items()}
+    return {name: _from_table(f"{where}.{name}", stages[name], table) for name, table in tables.items()}
 
 
-def _from_table(where: str, table: object) -> dict[str, int]:
-    if not isinstance(table, dict) or not table.keys() <= _BY_NAME.keys():
-        raise ConfigurationError(f"{where}: there are the keys {', '.join(_BY_NAME)}, and no others")
+def _from_table(where: str, stage: Stage, table: object) -> dict[str, int]:
+    known = [limit.name for limit in stage.table]
+    if not isinstance(table, dict) or not table.keys() <= set(known):
+        raise ConfigurationError(f"{where}: there are the keys {', '.join(known)}, and no others")
     found = {}
     for name, value in table.items():
         if not isinstance(value, (int, str)) or isinstance(value, bool):
@@ -298,11 +318,22 @@ def _from_table(where: str, table: object) -> dict[str, int]:
     return found
 
 
-def passed(field: str, limits: Limits, stage: Stage, *, certain: bool = True) -> str:
+def limited(limits: FetchLimits) -> list[str]:
+    """Return a prefix that sets limits (setrlimit(2)) for a program outside of any sandbox."""
+    return ["prlimit", f"--data={limits.memory_bytes}", f"--fsize={limits.file_bytes}", "--core=0", "--"]
+
+
+def passed(field: str, limits: Limits | FetchLimits, stage: Stage, *, certain: bool = True) -> str:
     """Say that a package passed a limit: what it did, the value, and the flag."""
     limit = _BY_FIELD[field]
     did = limit.exceeded.format(show(limit, getattr(limits, field)))
     return f"{'' if certain else 'probably '}{did} while it was {stage.doing} ({flag(stage, limit)})"
+
+
+def speaks(text: str, field: str) -> bool:
+    """Whether a program's text is of what happens when a limit strikes."""
+    signs = _BY_FIELD[field].signs
+    return signs is not None and signs.search(text) is not None
 
 
 def explain(finished: Finished, limits: Limits, stage: Stage) -> str:
@@ -344,10 +375,9 @@ _FOLDERS, _NOTHING = ("output_bytes", "output_files", "scratch_bytes"), 0.05
 
 def suspect(text: str, limits: Limits, stage: Stage, seen: Mapping[str, int]) -> str:
     """Say which limit an error's text speaks of, or "" if of none. ``seen`` is what was used, by field."""
-    speaks = [limit for limit in TABLE if limit.signs is not None and limit.signs.search(text)]
-    if not speaks:
+    fields = [limit.field for limit in TABLE if speaks(text, limit.field)]
+    if not fields:
         return ""
-    fields = [limit.field for limit in speaks]
     if fields[0] == "memory_bytes":
         return _of_memory(limits, stage, seen)
     part = {field: seen.get(field, 0) / getattr(limits, field) for field in fields}

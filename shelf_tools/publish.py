@@ -33,7 +33,7 @@ from shelf_tools.completing import advice, complete
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
 from shelf_tools.errand import Errand, sandbox_called
 from shelf_tools.fetch import BATCH, Wheel
-from shelf_tools.indexing import Built
+from shelf_tools.indexing import Built, check_together
 from shelf_tools.inputs import read_input
 from shelf_tools.interpreters import check_given, find_interpreter, runs_here
 from shelf_tools.leases import Lease, holding
@@ -334,7 +334,7 @@ class _Target:
             job.jobs,
             job.allow_sdist,
             sandbox_called(job.sandbox),
-            job.limits.build,
+            job.limits,
             self._report.note,
         )
         wanted = [way.requirement for way in missing]
@@ -371,6 +371,7 @@ class _Target:
             self._report.note(note)
         if found.missing:
             raise ConfigurationError(check.explain(found.missing))
+        check_together(way.known for way in ways)
 
     def _find_donor(self, way: _Pin) -> None:
         """Find the build whose trace fits: of this publish's other targets, else of what is on the shelf."""

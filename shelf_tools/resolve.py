@@ -21,6 +21,7 @@ from cloudimport.errors import ConfigurationError
 from cloudimport.format.requirements import without_hashes
 from cloudimport.ids import Target
 from shelf_tools.indexes import Settings
+from shelf_tools.limits import FetchLimits
 from shelf_tools.markers import AlikeError, telling
 from shelf_tools.pins import python_full_version
 from shelf_tools.uv_command import UvError, run_uv
@@ -32,11 +33,15 @@ _HASH = re.compile(r"--hash=(\S+)")
 
 
 class Query(NamedTuple):
-    """What is resolved: files, as the user names them, and arguments of ``uv pip compile``."""
+    """What is resolved: files, as the user names them, and arguments of ``uv pip compile``.
+
+    ``limits`` are those of uv, None for a resolution that a person waits for.
+    """
 
     sources: tuple[str, ...]
     arguments: tuple[str, ...]
     settings: Settings
+    limits: FetchLimits | None = None
 
 
 class Found(NamedTuple):
@@ -79,7 +84,7 @@ def resolve(
     arguments += [f"--output-file={out}", f"--python={sys.executable}", "--only-binary=:all:", "--no-header"]
     arguments += ["--no-strip-extras", f"--python-version={python_full_version(target)}"]
     arguments += [f"--python-platform={target.machine}-manylinux_{glibc[0]}_{glibc[1]}"]
-    _, warnings = run_uv(arguments, query.settings.environ)
+    _, warnings = run_uv(arguments, query.settings.environ, query.limits)
     return read_found(out.read_text(encoding="utf-8")), warnings
 
 

@@ -69,7 +69,9 @@ class Sandbox(Protocol):
         """Run ``argv`` once and return what it left; nothing of it runs on after that.
 
         Elements that are paths are paths inside and are translated. With ``interpreter``, its
-        executable is put in front. ``read_only`` maps folders inside to folders outside. Raises
+        executable is put in front. ``read_only`` maps folders (and files) inside to those outside.
+        ``stdin`` is no place for a file of the curator's: code that runs as the curator's own uid can
+        open it anew, for writing, by way of /proc/self/fd. Raises
         ProcessTimeout at ``limits.wall_seconds`` and ProcessError when it cannot be started; an
         exit status is not an error.
         """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import unicodedata
 from collections.abc import Callable, Iterator
 from email.message import Message
 from email.parser import BytesParser
@@ -129,12 +130,15 @@ def _note_elf(elf: Elf, path: str, target: Target, note: Note) -> None:
 
 
 def _note_names(paths: list[str], note: Note) -> None:
-    """Note names that are equal but for case."""
+    """Note names that are equal but for case or for how characters are composed, or that cannot be read."""
     folded: dict[str, str] = {}
     for path in paths:
-        other = folded.setdefault(path.casefold(), path)
+        other = folded.setdefault(unicodedata.normalize("NFKC", path).casefold(), path)
         if other != path:
-            note(f"{path}: differs from {other} only by case")
+            same = "case" if other.casefold() == path.casefold() else "the form of its characters"
+            note(f"{path}: differs from {other} only by {same}")
+        if not path.isprintable():
+            note(f"{path!a}: has characters that are not seen")
 
 
 def _metadata(tree: Path, pin: Pin, paths: list[str], note: Note) -> Message:

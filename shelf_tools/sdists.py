@@ -13,6 +13,7 @@ import re
 import shutil
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from cloudimport.errors import CloudImportError
 from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, normalise_name, normalise_version
 from shelf_tools.indexes import Indexes
+from shelf_tools.limits import FETCH, FETCH_LIMITS, FetchLimits, passed
 
 if TYPE_CHECKING:
     from unearth import Link, PackageFinder
@@ -50,7 +52,7 @@ class SdistError(CloudImportError):
     """A source distribution could not be had; the text says why."""
 
 
-def fetch_sdist(one: Requirement, indexes: Indexes, into: Path) -> Sdist:
+def fetch_sdist(one: Requirement, indexes: Indexes, into: Path, limits: FetchLimits = FETCH_LIMITS) -> Sdist:
     """Download the source distribution of a pin into the folder ``into`` (made if need be).
 
     Its hash has to be one of the requirement's, if that has any. Raises SdistError.
@@ -67,7 +69,8 @@ def fetch_sdist(one: Requirement, indexes: Indexes, into: Path) -> Sdist:
             if link is None:
                 raise SdistError("there is no source distribution of this version")
             path = into / os.path.basename(link.filename)
-            hashes = _download(finder, link, path, {value.partition(":")[0] for value in one.hashes})
+            algorithms = {value.partition(":")[0] for value in one.hashes}
+            hashes = _download(finder, link, path, algorithms, limits)
     except (httpx2.HTTPError, OSError, ValueError, RuntimeError) as error:
         reason = _plain(str(error) or type(error).__name__)
         raise SdistError(f"its source distribution cannot be fetched: {reason}") from error
@@ -75,6 +78,7 @@ def fetch_sdist(one: Requirement, indexes: Indexes, into: Path) -> Sdist:
         allowed = " or ".join(value.partition(":")[2] for value in one.hashes)
         got = hashes[one.hashes[0].partition(":")[0]]
         raise SdistError(f"{path.name} does not have the hash in the list: expected {allowed}, got {got}")
+    path.chmod(0o644)  # a sandbox of another uid reads it, whatever the curator's umask
     return Sdist(path, path.name, hashes, path.stat().st_size)
 
 
@@ -152,9 +156,12 @@ def _links(finder: PackageFinder, pin: Pin) -> Iterator[Link]:
             yield link
 
 
-def _download(finder: PackageFinder, link: Link, path: Path, algorithms: set[str]) -> dict[str, str]:
+def _download(
+    finder: PackageFinder, link: Link, path: Path, algorithms: set[str], limits: FetchLimits
+) -> dict[str, str]:
     """Write what a link names to ``path``; return its digests by algorithm, checked against the index'."""
     told: dict[str, Sequence[str]] = {**(link.hash_option or {})}
+    deadline = time.monotonic() + limits.wall_seconds
     for attempt in range(_TRIES):
         try:
             if link.is_file:
@@ -163,9 +170,10 @@ def _download(finder: PackageFinder, link: Link, path: Path, algorithms: set[str
                 with finder.session.get_stream(link.normalized) as response, open(path, "wb") as out:
                     response.raise_for_status()
                     for chunk in response.iter_bytes(1 << 20):
+                        _check(out.tell() + len(chunk), deadline, limits)
                         out.write(chunk)
             break
-        except OSError:
+        except (OSError, SdistError):
             raise
         except Exception:
             if attempt == _TRIES - 1:
@@ -175,6 +183,14 @@ def _download(finder: PackageFinder, link: Link, path: Path, algorithms: set[str
         if name in hashes and hashes[name] not in allowed:
             raise SdistError(f"{path.name} does not have the {name} that its index says")
     return hashes
+
+
+def _check(size: int, deadline: float, limits: FetchLimits) -> None:
+    """Raise SdistError when a download passes a limit."""
+    if size > limits.file_bytes:
+        raise SdistError(passed("file_bytes", limits, FETCH))
+    if time.monotonic() > deadline:
+        raise SdistError(passed("wall_seconds", limits, FETCH))
 
 
 _STRONG = {"sha256", "sha384", "sha512"}

@@ -24,7 +24,7 @@ from shelf_tools.building import Builder, BuildError, BuildSystem
 from shelf_tools.fetch import OnDone, Wheel, WheelError, digests, fetch, fetch_some, tags
 from shelf_tools.indexes import read_indexes, uv_settings
 from shelf_tools.interpreters import Interpreter, find_interpreter
-from shelf_tools.limits import Limits
+from shelf_tools.limits import StageLimits
 from shelf_tools.resolve import Line, Query, absolute, resolve
 from shelf_tools.sandbox import Sandbox
 from shelf_tools.sdists import Sdist, SdistError, fetch_sdist
@@ -40,8 +40,8 @@ _ROUNDS = 3
 class Sourcing:
     """How wheels are had. ``env`` is the curator's environment, ``options`` and ``links`` are the list's.
 
-    ``allowed`` are normalised names of packages that may be built, within ``limits`` each. ``note`` is called
-    with lines for a person, in the thread that calls ``wheels``.
+    ``allowed`` are normalised names of packages that may be built; ``limits`` are for each pip and each
+    build. ``note`` is called with lines for a person, in the thread that calls ``wheels``.
     """
 
     env: Mapping[str, str]
@@ -50,7 +50,7 @@ class Sourcing:
     jobs: int
     allowed: Collection[str]
     sandbox: Sandbox
-    limits: Limits
+    limits: StageLimits
     note: Callable[[str], None]
 
     def wheels(
@@ -78,6 +78,7 @@ class Sourcing:
             links=self.links,
             jobs=self.jobs,
             on_done=on_done,
+            limits=self.limits.fetch,
         )
         to_build = [one for one in wanted if one.pin in failures and one.pin.name in self.allowed]
         for one in to_build:
@@ -118,8 +119,8 @@ class Sourcing:
     def _build(self, one: Requirement, target: Target, folder: Path) -> Wheel:
         """Fetch a source distribution and what it needs, and build it. Raises CloudImportError."""
         here, interpreter = _builder_for(one.pin, target)
-        sdist = fetch_sdist(one, read_indexes(self.env, self.options), folder)
-        builder = Builder(sdist.path, one.pin, interpreter, self.sandbox, self.limits)
+        sdist = fetch_sdist(one, read_indexes(self.env, self.options), folder, self.limits.fetch)
+        builder = Builder(sdist.path, one.pin, interpreter, self.sandbox, self.limits.build)
         system = builder.look()
         known = list(system.requires)
         for attempt in range(_ROUNDS):
@@ -142,7 +143,9 @@ class Sourcing:
             _check_named(pin, text)
         asked = folder / "requirements.in"
         asked.write_text("\n".join([*map(absolute, self.options), *known]) + "\n", encoding="utf-8")
-        query = Query((str(asked),), ("--generate-hashes", "--no-annotate"), uv_settings(self.env))
+        query = Query(
+            (str(asked),), ("--generate-hashes", "--no-annotate"), uv_settings(self.env), self.limits.fetch
+        )
         try:
             found, _ = resolve(query, here, (), folder)
         except (UvError, ConfigurationError) as error:
@@ -152,7 +155,15 @@ class Sourcing:
             parse_lines((str(Line(one.name, one.text, "", one.hashes, ())) for one in found), where), here
         )
         try:
-            fetched = fetch(wanted, here, wheels, env=self.env, options=self.options, jobs=self.jobs)
+            fetched = fetch(
+                wanted,
+                here,
+                wheels,
+                env=self.env,
+                options=self.options,
+                jobs=self.jobs,
+                limits=self.limits.fetch,
+            )
         except WheelError as error:
             raise BuildError(
                 f"{pin}: what it needs to be built cannot be fetched: {error.failures[0]}"

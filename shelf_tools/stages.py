@@ -40,6 +40,9 @@ from shelf_tools.tops import inner_modules, top_level
 from shelf_tools.trace import Trace, trace
 from shelf_tools.trees import Clock, fetch_wheels, install_pin, making, place_of, tree_of
 
+#: Modules that could not be imported, and notes on them, that a provenance record has.
+_MOST_RECORDED = 100
+
 
 @dataclass(frozen=True)
 class Order:
@@ -229,7 +232,10 @@ def _provenance(errand: Errand, order: Order, found: Trace, borrowed: str) -> di
     limits = {"install": errand.limits.install, "trace": errand.limits.trace}
     if order.wheel.build:
         limits["build"] = errand.limits.build
-    seen: dict[str, Any] = {"failed": found.failed, "notes": list(found.notes)}
+    seen: dict[str, Any] = {
+        "failed": dict(list(found.failed.items())[:_MOST_RECORDED]),
+        "notes": list(found.notes[:_MOST_RECORDED]),
+    }
     return record(
         order.wheel,
         order.whence,

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from shelf_tools.collect import Bounds, OutputError, collect
 from shelf_tools.interpreters import Interpreter
@@ -21,7 +20,6 @@ def run_streaming(
     limits: Limits,
     mounts: Mapping[PurePosixPath, Path],
     interpreter: Interpreter,
-    stdin: BinaryIO,
     into: Path,
     bounds: Bounds,
 ) -> tuple[Finished, OutputError | None]:
@@ -42,7 +40,6 @@ def run_streaming(
                         limits=limits,
                         read_only=mounts,
                         interpreter=interpreter,
-                        stdin=stdin,
                         stdout_to=out,
                     )
                 )

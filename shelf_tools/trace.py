@@ -8,12 +8,14 @@ used, and only for order and for eager marks.
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -34,6 +36,11 @@ _SHARE = 0.5
 #: Seconds for the modules below the top-level ones, how many are imported, and how many may end the process.
 _INNER_SECONDS, _INNER_MODULES, _INNER_DEATHS = 30, 3000, 3
 _MOST_TEXT = 300
+#: Lines of a report that are looked at: one for each file that is opened; the widest trees have 60,000.
+_MOST_LINES = 500_000
+#: Imports of one package's modules that are kept: each of its 3,000 modules imports some 20. Whoever reads
+#: the environment's index pays for them.
+_MOST_PAIRS = 100_000
 
 
 class Opened(NamedTuple):
@@ -75,6 +82,14 @@ class _Said:
     failed: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     imports: dict[str, dict[str, None]] = field(default_factory=dict)
+    pairs: int = 0
+
+    def pair(self, path: str, other: str) -> None:
+        """Note that a file imports another, as far as that is believable."""
+        others = self.imports.setdefault(path, {})
+        if other not in others and self.pairs < _MOST_PAIRS:
+            others[other] = None
+            self.pairs += 1
 
 
 def trace(
@@ -232,12 +247,12 @@ def _read(
     """Take the report in; return the module that has begun and not ended, and how many have ended."""
     done = 0
     current: str | None = None
-    for line in output.splitlines():
+    for line in islice(io.BytesIO(output), _MOST_LINES):
         what, value, rest = _parse(line)
         if what in ("open", "native") and value in view.owners:
             (said.python if what == "open" else said.native).add(value)
         elif what == "imports" and value in view.owners and rest in view.owners:
-            said.imports.setdefault(value, {})[rest] = None
+            said.pair(value, rest)
         elif what == "begin" and done < len(modules) and value == modules[done]:
             current = value
         elif what == "end" and value == current:

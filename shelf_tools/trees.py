@@ -110,7 +110,7 @@ def fetch_wheels(
         1,
         errand.allow_sdist,
         sandbox_called(errand.sandbox),
-        errand.limits.build,
+        errand.limits,
         notes.append,
     )
     return sourcing.some(wanted, errand.target, into, _silent)

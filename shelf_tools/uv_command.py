@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from cloudimport.errors import CloudImportError, ConfigurationError
 from shelf_tools import process
+from shelf_tools.limits import FETCH, FetchLimits, limited, passed
 
 #: Seconds for one resolution over a slow network.
 _TIMEOUT = 900.0
@@ -25,7 +26,9 @@ class UvError(CloudImportError):
     """uv could not do what was asked; one line each."""
 
 
-def run_uv(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, list[str]]:
+def run_uv(
+    arguments: Sequence[str], environ: Mapping[str, str], limits: FetchLimits | None = None
+) -> tuple[str, list[str]]:
     """Run uv with an environment; return what it printed, and its warnings, one line each.
 
     Raises UvError with what it says, ConfigurationError if uv is not installed.
@@ -37,10 +40,18 @@ def run_uv(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, l
     except (ImportError, FileNotFoundError):
         raise ConfigurationError("uv is not installed: pip install 'cloudimport[shelf]'") from None
     argv = [command, *arguments, "--color=never", "--no-progress", "--no-python-downloads"]
+    timeout = limits.wall_seconds if limits else _TIMEOUT
     try:
-        done = process.run(argv, timeout=_TIMEOUT, env={**environ, "LC_ALL": "C.UTF-8"})
+        done = process.run(
+            [*(limited(limits) if limits else ()), *argv],
+            timeout=timeout,
+            env={**environ, "LC_ALL": "C.UTF-8"},
+        )
     except process.ProcessTimeout:
-        raise UvError(f"uv did not finish within {_TIMEOUT:.0f} s") from None
+        said = (
+            passed("wall_seconds", limits, FETCH) if limits else f"uv did not finish within {timeout:.0f} s"
+        )
+        raise UvError(said) from None
     except process.ProcessError as error:
         raise UvError(str(error)) from None
     errors, warnings = messages(done.stderr.decode("utf-8", "replace"))

@@ -164,7 +164,7 @@ def _add_limits(make: argparse.ArgumentParser) -> None:
     """Add a flag for each limit of each stage."""
     for stage in limits.STAGES:
         group = make.add_argument_group(f"limits while a package is {stage.doing}")
-        for limit in limits.TABLE:
+        for limit in stage.table:
             default = limits.show(limit, getattr(stage.limits, limit.field))
             group.add_argument(
                 limits.flag(stage, limit),
@@ -185,7 +185,7 @@ def _given(options: argparse.Namespace) -> dict[str, dict[str, int]]:
     """Return the limits that were given as flags, by stage and name."""
     found: dict[str, dict[str, int]] = {}
     for stage in limits.STAGES:
-        for limit in limits.TABLE:
+        for limit in stage.table:
             value = getattr(options, limits.flag(stage, limit).removeprefix("--").replace("-", "_"))
             if value is not None:
                 found.setdefault(stage.name, {})[limit.name] = value

@@ -1,7 +1,7 @@
 """Inside the sandbox: build one source distribution by PEP 517, write the wheel as one tar stream.
 
-``python -I -S -B build_wheel.py WORK OUT TOOLS WHEELS TASK`` with the archive on standard input. WORK
-and OUT are empty folders, TOOLS has the ``installer`` and ``pyproject_hooks`` packages, WHEELS the build
+``python -I -S -B build_wheel.py SDIST WORK OUT TOOLS WHEELS TASK``: SDIST is the archive. WORK and OUT
+are empty folders, TOOLS has the ``installer`` and ``pyproject_hooks`` packages, WHEELS the build
 requirements. TASK is JSON: ``{"name": file name}`` asks for ``pyproject.toml`` only; with ``backend``,
 ``path`` and ``known`` (the requirements that WHEELS were chosen for), it is built. The stream has
 ``report.json`` and, if all that the backend asks for is known, ``wheel/NAME.whl``.
@@ -140,7 +140,7 @@ def send(stream: BinaryIO, report: Mapping[str, Any], wheel: str) -> None:
 
 def main() -> int:
     """Unpack, look or build, send."""
-    work, out, tools, wheels, text = sys.argv[1:6]
+    sdist, work, out, tools, wheels, text = sys.argv[1:7]
     sys.path.append(tools)
     os.umask(0o022)
     task = json.loads(text)
@@ -148,7 +148,8 @@ def main() -> int:
     with os.fdopen(os.dup(1), "wb") as stream:
         os.dup2(2, 1)
         try:
-            source = unpack(task["name"], sys.stdin.buffer, os.path.join(work, "source"))
+            with open(sdist, "rb") as archive:
+                source = unpack(task["name"], archive, os.path.join(work, "source"))
             if "backend" not in task:
                 send(stream, {"pyproject": project(source)}, "")
                 return 0

@@ -1,6 +1,6 @@
 """Inside the sandbox: install one wheel, compile its sources, write the result as one tar stream.
 
-``python -I -S -B install_wheel.py WHEEL_NAME OUT TOOLS COMPILE`` with the wheel on standard input.
+``python -I -S -B install_wheel.py WHEEL_NAME WHEEL OUT TOOLS COMPILE``: the wheel's name, and where it is.
 OUT is an empty folder, TOOLS the folder that holds the ``installer`` package, COMPILE the number of
 compiler processes, 0 for none. The stream has ``tree/...``, ``code/....code`` and ``report.json``.
 Exit status 3 with one line on standard error: the wheel is refused.
@@ -19,6 +19,7 @@ import marshal
 import os
 import shutil
 import signal
+import stat
 import sys
 import tarfile
 import warnings
@@ -41,6 +42,18 @@ COMPILE_SECONDS = 120
 BATCH = 50
 #: Notes of one kind that are reported; a hostile wheel could have millions.
 MOST_NOTES = 20
+#: Bytes of a name and of a path that a content can hold (docs/format.md, section 5).
+LONGEST_NAME, LONGEST_PATH = 255, 1024
+#: Hashes that RECORD may have (PEP 427: "sha256 or better").
+STRONG = ("sha256", "sha384", "sha512")
+#: What an archive can say that an entry is, and what is made of none of them.
+ODD = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+}
 #: What an installer says of how it was asked; nobody asked for a build (docs/format.md, section 5).
 NOT_OF_A_BUILD = ("REQUESTED", "direct_url.json")
 #: A launcher, line by line what pip's does, so that warnings and tracebacks name the same lines.
@@ -90,7 +103,12 @@ class Tree(WheelDestination):
         if "\\" in name or any(p in ("", ".", "..") for p in parts):
             raise RefusedError(f"the name {name[:200]!r} in the wheel leaves the folder")
         prefix = self.prefixes[scheme]
-        return prefix + "/" + name if prefix else name
+        place = prefix + "/" + name if prefix else name
+        if len(place.encode("utf-8", "replace")) > LONGEST_PATH:
+            raise RefusedError(f"the name {name[:200]!r}... in the wheel has more than {LONGEST_PATH} bytes")
+        if max(len(part.encode("utf-8", "replace")) for part in parts) > LONGEST_NAME:
+            raise RefusedError(f"a part of {name[:200]!r}... in the wheel has more than {LONGEST_NAME} bytes")
+        return place
 
     def put(self, path: str, stream: BinaryIO, executable: bool) -> None:
         """Write one file; a later one of the same name wins, as under pip."""
@@ -163,7 +181,7 @@ def install(name: str, stream: BinaryIO, root: str, notes: list[str]) -> None:
             source = wheel_file(archive)
             if any(item.flag_bits & 1 for item in archive.infolist()):
                 raise RefusedError("the wheel is encrypted")
-            notes += record_notes(source)
+            notes += [*entry_notes(archive), *record_notes(source, set(archive.namelist()))]
             tree = Tree(root, source.distribution)
             os.mkdir(root)
             installer.install(source, tree, {"INSTALLER": b"cloudimport\n"})
@@ -171,8 +189,10 @@ def install(name: str, stream: BinaryIO, root: str, notes: list[str]) -> None:
         raise RefusedError(one_line(error)) from None
     except (AssertionError, configparser.Error) as error:  # what the installer package raises there
         raise RefusedError(f"entry_points.txt is not valid: {one_line(error)}") from None
-    except (installer.exceptions.InstallerError, installer.records.InvalidRecordEntry) as error:
+    except installer.exceptions.InstallerError as error:
         raise RefusedError(one_line(error)) from None
+    except (csv.Error, installer.records.InvalidRecordEntry) as error:
+        raise RefusedError(f"RECORD is not valid: {one_line(error)}") from None
     except OSError as error:
         if error.errno in LIMITED:
             raise
@@ -180,8 +200,34 @@ def install(name: str, stream: BinaryIO, root: str, notes: list[str]) -> None:
     notes += tree.notes[:MOST_NOTES]
 
 
+class Checked:
+    """A stream that is hashed while it is read."""
+
+    def __init__(self, stream: BinaryIO, algorithm: str) -> None:
+        self._stream, self._hash = stream, hashlib.new(algorithm)
+        self.size = 0
+        self.ended = False
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, all of them without a size."""
+        data = self._stream.read(size)
+        self._hash.update(data)
+        self.size += len(data)
+        self.ended = size < 0 or not data
+        return data
+
+    def fits(self, digest: str, size: str) -> bool:
+        """Whether what was read, to its end, has RECORD's digest (no padding) and size."""
+        got = base64.urlsafe_b64encode(self._hash.digest()).decode().rstrip("=")
+        return got == digest.rstrip("=") and (not size or int(size) == self.size)
+
+
 def wheel_file(archive: zipfile.ZipFile) -> WheelFile:
-    """Return the wheel; its data folder is the one that it has, however the name is spelt (as pip does)."""
+    """Return the wheel; its data folder is the one that it has, however the name is spelt (as pip does).
+
+    What is read of it is checked against RECORD: "installation will fail if any file in the archive is not
+    [...] correctly hashed" (PEP 427; pip does not look; of 939 wheels at hand none had a wrong hash).
+    """
     from installer.sources import WheelFile
 
     source = WheelFile(archive)
@@ -189,22 +235,61 @@ def wheel_file(archive: zipfile.ZipFile) -> WheelFile:
     found = sorted(name for name in tops if name.endswith(".data"))
     if len(found) > 1:
         raise RefusedError("the wheel has several data folders: {}".format(", ".join(found)[:200]))
-    if found:
 
-        class Spelt(WheelFile):
-            data_dir = found[0]
+    class Spelt(WheelFile):
+        data_dir = found[0] if found else source.data_dir
 
-        return Spelt(archive)
-    return source
+        def get_contents(self) -> Any:
+            for row, stream, executable in super().get_contents():
+                algorithm, _, digest = row[1].partition("=")
+                if algorithm not in STRONG:
+                    yield row, stream, executable
+                    continue
+                checked = Checked(stream, algorithm)
+                yield row, checked, executable
+                if checked.ended and not checked.fits(digest, row[2]):
+                    raise RefusedError(
+                        f"RECORD has another hash or size for {row[0][:200]!r} than the file has"
+                    )
+
+    return Spelt(archive)
 
 
-def record_notes(source: WheelFile) -> list[str]:
-    """Return what is wrong with the wheel's RECORD. pip installs such wheels, and so do we."""
+def entry_notes(archive: zipfile.ZipFile) -> list[str]:
+    """Return which entries say that they are something else than files. They become files, as under pip."""
+    notes = []
+    for item in archive.infolist():
+        mode = item.external_attr >> 16
+        kind = ODD.get(stat.S_IFMT(mode))
+        if kind:
+            notes.append(f"{item.filename!r} is {kind} in the wheel: it becomes a file with the same bytes")
+        if mode & 0o6000:
+            notes.append(f"{item.filename!r} is setuid or setgid in the wheel: that is left out")
+    return notes[:MOST_NOTES]
+
+
+def record_notes(source: WheelFile, names: set[str]) -> list[str]:
+    """Return what is wrong with the wheel's RECORD. pip installs such wheels, and so do we.
+
+    Raises RefusedError for one that names files outside of the wheel: pip copies such rows, and an
+    uninstall removes what they name.
+    """
+    from installer.records import parse_record_file
+
+    notes = []
     try:
         source.validate_record(validate_contents=False)
     except source.validation_error as error:
-        return ["RECORD: " + one_line(issue) for issue in getattr(error, "issues", [error])[:MOST_NOTES]]
-    return []
+        notes = ["RECORD: " + one_line(issue) for issue in getattr(error, "issues", [error])[:MOST_NOTES]]
+    more = []
+    for path, hashed, _ in parse_record_file(source.read_dist_info("RECORD").splitlines()):
+        if path.startswith("/") or ".." in path.split("/"):
+            raise RefusedError(f"the name {path[:200]!r} in RECORD leaves the folder")
+        if path not in names:
+            more.append(f"RECORD names {path[:200]!r}, which is not in the wheel")
+        elif hashed and hashed.partition("=")[0] not in STRONG:  # of none at all it has been told
+            more.append(f"RECORD has no hash of {path[:200]!r} that could be checked")
+    return notes + more[:MOST_NOTES]
 
 
 def one_line(error: object) -> str:
@@ -306,14 +391,15 @@ def send(out: BinaryIO, folders: list[tuple[str, str]], report: dict[str, Any]) 
 
 def main() -> int:
     """Install, compile, send."""
-    name, out, tools, workers = sys.argv[1:5]
+    name, wheel, out, tools, workers = sys.argv[1:6]
     sys.path.append(tools)
     os.umask(0o022)
     root, code = os.path.join(out, "tree"), os.path.join(out, "code")
     notes: list[str] = []
     bad: dict[str, str] = {}
     try:
-        install(name, sys.stdin.buffer, root, notes)
+        with open(wheel, "rb") as stream:
+            install(name, stream, root, notes)
     except RefusedError as error:
         sys.stderr.write(f"{error}\n")
         return 3

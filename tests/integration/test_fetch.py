@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import http.server
 import os
+import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ import pytest
 
 from cloudimport.format.requirements import parse_lines
 from cloudimport.ids import Pin, Target
-from shelf_tools.fetch import Wheel, WheelError, fetch, platforms, tags
+from shelf_tools.fetch import Wheel, WheelError, explain, fetch, platforms, tags
+from shelf_tools.limits import FETCH_LIMITS
 from shelf_tools.origins import Origin
+from shelf_tools.process import Finished
 from tests.support.wheels import build_wheel
 
 X86 = Target.parse("cp312-manylinux_2_28_x86_64")
@@ -250,10 +254,11 @@ def test_a_pip_that_hangs_is_ended(tmp_path: Path) -> None:
     """An index that never answers costs the time limit, not for ever."""
     import socket
 
+    said = "a==1: took longer than 3 s while it was fetched (--fetch-wall-time)"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         index = _Index(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}/")
-        with pytest.raises(WheelError, match="pip did not finish within 3 s"):
-            index.fetch("a==1", timeout=3.0)
+        with pytest.raises(WheelError, match=re.escape(said)):
+            index.fetch("a==1", limits=replace(FETCH_LIMITS, wall_seconds=3))
 
 
 def test_platform_tags_have_their_old_names_too() -> None:
@@ -310,3 +315,20 @@ def test_metadata_that_pip_refuses_is_said_so(index: _Index) -> None:
     )
     (said,) = index.failures("odd==1")
     assert "metadata is not valid" in said or "pip failed" in said
+
+
+@pytest.mark.timeout(60)
+def test_what_pip_quotes_of_a_package_takes_no_time_to_read() -> None:
+    """A line of two million characters, which could be the start of a file's name, is read in seconds."""
+    (one,) = parse_lines(["demo==1.0"], "requirements.txt")
+    for line in (b"a" * 2_000_000, b"total=0," * 250_000, b"a.whl" * 400_000):
+        said = explain(one, Target.parse("cp311-manylinux_2_34_x86_64"), Finished(1, line, b"ERROR: no"))
+        assert said == "pip failed: ERROR: no"
+
+
+def test_pip_that_needs_too_much_memory_is_said() -> None:
+    """pip reads a wheel's metadata outside of any sandbox: it ends at its limit, in one line."""
+    (one,) = parse_lines(["demo==1.0"], "requirements.txt")
+    finished = Finished(2, b"", b"Traceback\nMemoryError: Unable to allocate output buffer.\n")
+    said = explain(one, Target.parse("cp311-manylinux_2_34_x86_64"), finished)
+    assert said == "used more than 1 GiB of memory while it was fetched (--fetch-memory)"

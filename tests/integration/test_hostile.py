@@ -100,7 +100,7 @@ def test_hostile_imports(curator: Curator) -> None:
 
 def test_odd_wheels(curator: Curator) -> None:
     """Folders with names of files that matter, and the marks of an installer, do no harm."""
-    curator.wheel("folders", {"x.pth/y.py": "", "folders-1.0.data/purelib/z.dist-info/METADATA/x": ""})
+    curator.wheel("folders", {"x.pth/y.py": "", "folders-1.0.data/purelib/y/z.dist-info/METADATA/x": ""})
     marks = {f"marks-1.0.dist-info/{name}": "{}" for name in ("direct_url.json", "REQUESTED")}
     curator.wheel("marks", {"marks.py": "", **marks})
     ran = curator.publish()

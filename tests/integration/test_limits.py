@@ -2,51 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import socket
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cloudimport.ids import Pin
+from cloudimport.ids import Pin, running_targets
+from shelf_tools import install
 from shelf_tools.inspect import Shelf
-from shelf_tools.limits import TABLE, StageLimits
+from shelf_tools.install import InstallError
+from shelf_tools.limits import BUILD, FETCH, INSTALL, STAGES, TABLE, TRACE, Stage, StageLimits, parse
+from tests.integration.hostile.page import PAGE as SECURITY
+from tests.integration.hostile.row import pattern
+from tests.integration.overuse import ALL, CODE, LOW, LOW_FETCH, LOW_INSTALL, Overuse, overuse, table
 from tests.support.children import Ran
 from tests.support.sandboxes import bubblewrap
 from tests.support.sdists import build_sdist, own_backend
 from tests.support.shelfcommand import run_shelf
 from tests.support.wheels import build_wheel
 
-#: What a module, or a build, does to pass each limit.
-CODE = {
-    "memory": "import time\nx = []\nwhile True: x.append(bytearray(1 << 20)); time.sleep(0.002)",
-    "address-space": (
-        "import mmap, os, time\nx = []\n"
-        "f = os.open('/tmp/x', os.O_RDWR | os.O_CREAT)\nos.truncate(f, 1 << 21)\n"
-        "while True: x.append(mmap.mmap(f, 1 << 21, prot=mmap.PROT_READ)); time.sleep(0.001)"
-    ),
-    "cpu-time": "while True: pass",
-    "wall-time": (
-        "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\ntime.sleep(600)"
-    ),
-    "processes": "import os, time\nwhile True:\n    if os.fork() == 0: time.sleep(60)",
-    "open-files": "x = [open('/dev/null') for _ in range(2000)]",
-    "largest-file": "f = open('/tmp/x', 'wb', buffering=0)\nwhile True: f.write(bytes(1 << 16))",
-    "output": "for n in range(99): open('/out/%d' % n, 'wb').write(bytes(1 << 20))",
-    "files": "for n in range(10**6): open('/tmp/%d' % n, 'wb').close()",
-    "scratch": "for n in range(99): open('/tmp/%d' % n, 'wb').write(bytes(1 << 20))",
-}
-#: Values that take little to pass, each of them by its own package alone.
-LOW = {
-    "memory": ("192MiB", "used more than 192 MiB of memory"),
-    "address-space": ("1GiB", "used more than 1 GiB of address space"),
-    "cpu-time": ("2", "took more than 2 s of processor time"),
-    "wall-time": ("20s", "took longer than 20 s"),
-    "processes": ("30", "had more than 30 processes and threads"),
-    "open-files": ("1500", "had more than 1500 open files"),
-    "largest-file": ("2MiB", "wrote a file of more than 2 MiB"),
-    "output": ("4MiB", "wrote more than 4 MiB of output"),
-    "files": ("300", "made more than 300 files and folders"),
-    "scratch": ("8MiB", "wrote more than 8 MiB of temporary files"),
-}
+TARGET = running_targets()[0]
 
 
 class Curator:
@@ -55,14 +35,14 @@ class Curator:
     def __init__(self, folder: Path) -> None:
         self.folder, self.index = folder, folder / "index"
         self.shelf = folder / "shelf"
+        self.env = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.index), "UV_OFFLINE": "1"}
         self.index.mkdir()
 
     def publish(self, *arguments: str, pins: tuple[str, ...]) -> Ran:
         """Publish pins."""
         (self.folder / "requirements.txt").write_text("".join(f"{pin}\n" for pin in pins))
-        env = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.index), "UV_OFFLINE": "1"}
         command = ("publish", "-r", "requirements.txt", "--shelf", str(self.shelf), *arguments)
-        return run_shelf(*command, env=env, cwd=self.folder)
+        return run_shelf(*command, env=self.env, cwd=self.folder)
 
 
 @pytest.fixture
@@ -72,49 +52,82 @@ def curator(tmp_path: Path) -> Curator:
     return Curator(tmp_path)
 
 
-def flags(stage: str) -> list[str]:
+def flags(stage: Stage) -> list[str]:
     """Return the flags that set every limit of a stage low."""
-    return [part for name, (value, _) in LOW.items() for part in (f"--{stage}-{name}", value)]
+    return [part for one in ALL if one.stage is stage for part in (one.flag, one.value)]
 
 
-def line(stage: str, name: str, doing: str) -> str:
-    """Return what the curator has to read; a guess has a word more in front."""
-    return f"{LOW[name][1]} while it was {doing} (--{stage}-{name})"
+def missing(stage: Stage, said: str) -> list[str]:
+    """Return the limits of a stage of which no line, with the package's name, has been said."""
+    return [one.limit for one in ALL if one.stage is stage and not is_said(one, said)]
 
 
-def missing(stage: str, doing: str, said: str) -> list[str]:
-    """Return the limits of which no line, with the package's name, has been said."""
-    lines = [text for text in said.splitlines() if "over" in text]
-    return [
-        name
-        for name in LOW
-        if not any(f"over-{name}==1" in text and text.endswith(line(stage, name, doing)) for text in lines)
-    ]
+def is_said(one: Overuse, said: str) -> bool:
+    """Whether a line is as it is documented, to its end."""
+    return re.search(f"^{pattern(one.seen)}$", said, re.MULTILINE) is not None
 
 
 def test_every_limit_is_tried() -> None:
-    """A limit that is added to the table needs a package that passes it."""
-    assert list(CODE) == list(LOW) == [limit.name for limit in TABLE]
+    """A limit that is added to the table needs a package that passes it, in each stage that has it."""
+    assert list(CODE) == list(LOW) == list(LOW_INSTALL) == [limit.name for limit in TABLE]
+    assert set(LOW_FETCH) == {limit.name for limit in FETCH.table}
+    assert {one.stage.name for one in ALL} == {stage.name for stage in STAGES}
+
+
+def test_page_has_every_limit() -> None:
+    """docs/security.md has the lines; `python -m tests.integration.hostile.page` writes them."""
+    assert table() in SECURITY.read_text(encoding="utf-8")
+
+
+def sampled(names: Iterable[str], *sample: str) -> list[Any]:
+    """Return parameters of which those in ``sample`` are tried in every run."""
+    return [pytest.param(name, marks=[] if name in sample else [pytest.mark.long]) for name in names]
+
+
+@pytest.mark.parametrize("name", sampled(LOW_FETCH, "largest-file", "wall-time"))
+def test_wheels_that_pass_a_limit_when_they_are_fetched(curator: Curator, name: str) -> None:
+    """A wheel for which pip would take too much is an error that names the limit."""
+    one = overuse(FETCH, name)
+    wide = "".join(map(str, range(600_000)))  # 3 MB that are stored as they are
+    files = {"over.py": "", **({"over.bin": wide} if name == "largest-file" else {})}
+    wheel = build_wheel(curator.index, f"over-{name}", "1.0", files)
+    if name == "memory":
+        with zipfile.ZipFile(wheel, "a") as archive:
+            archive.writestr("over_memory-1.0.dist-info/LICENSE", bytes(512 << 20), zipfile.ZIP_DEFLATED)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        if name == "wall-time":
+            curator.env = {"PIP_INDEX_URL": f"http://127.0.0.1:{silent.getsockname()[1]}/"}
+        ran = curator.publish(one.flag, one.value, pins=(f"over-{name}==1.0",))
+    assert ran.returncode == 1
+    assert is_said(one, ran.stderr), ran.stderr
+    assert not any(curator.shelf.glob("packages/*"))
 
 
 def test_imports_that_pass_a_limit(curator: Curator) -> None:
     """A package that takes too much when it is imported is published, and its note names the limit."""
-    for name, code in CODE.items():
+    for name, (_, code) in CODE.items():
         build_wheel(curator.index, f"over-{name}", "1.0", {f"over_{name.replace('-', '_')}.py": code})
-    ran = curator.publish(*flags("trace"), pins=tuple(f"over-{name}==1.0" for name in CODE))
+    ran = curator.publish(*flags(TRACE), pins=tuple(f"over-{name}==1.0" for name in CODE))
     assert "10 published" in ran.ok()
-    assert missing("trace", "imported", ran.stderr) == [], ran.stderr
+    assert missing(TRACE, ran.stderr) == [], ran.stderr
 
 
-def test_builds_that_pass_a_limit(curator: Curator) -> None:
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(("memory", "processes", "scratch"), id="sample"),
+        pytest.param(tuple(CODE), id="all", marks=pytest.mark.long),
+    ],
+)
+def test_builds_that_pass_a_limit(curator: Curator, names: tuple[str, ...]) -> None:
     """A package that takes too much when it is built is an error, and its line names the limit."""
-    for name, code in CODE.items():
-        build_sdist(curator.index, f"over-{name}", "1.0", own_backend("over", before=code))
-    allowed = [part for name in CODE for part in ("--allow-sdist", f"over-{name}")]
-    ran = curator.publish(*flags("build"), *allowed, pins=tuple(f"over-{name}==1.0" for name in CODE))
+    for name in names:
+        build_sdist(curator.index, f"over-{name}", "1.0", own_backend("over", before=CODE[name][1]))
+    allowed = [part for name in names for part in ("--allow-sdist", f"over-{name}")]
+    ran = curator.publish(*flags(BUILD), *allowed, pins=tuple(f"over-{name}==1.0" for name in names))
     assert ran.returncode == 1
-    assert missing("build", "built", ran.stderr) == [], ran.stderr
-    assert ran.stderr.count("shelf: error: ") == len(CODE)
+    assert not set(missing(BUILD, ran.stderr)) & set(names), ran.stderr
+    assert ran.stderr.count("shelf: error: ") == len(names)
     assert not any(curator.shelf.glob("packages/*"))
 
 
@@ -123,31 +136,34 @@ WIDE = "x = [" + "{'a': [1, 2, (3, 4)], 'b': f'{len([])}'}, " * 60_000 + "]\n"
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
-    [
-        ("memory", "64MiB", "used more than 64 MiB of memory"),
-        ("address-space", "80MiB", "used more than 80 MiB of address space"),
-        ("cpu-time", "1", "took more than 1 s of processor time"),
-        ("wall-time", "1s", "took longer than 1 s"),
-        ("processes", "2", "had more than 2 processes and threads"),
-        ("open-files", "5", "had more than 5 open files"),
-        ("largest-file", "1MiB", "wrote a file of more than 1 MiB"),
-        ("output", "1MiB", "wrote more than 1 MiB of output"),
-        ("files", "5", "made more than 5 files and folders"),
-    ],
+    "name", sampled([name for name in LOW_INSTALL if name != "scratch"], "memory", "wall-time", "files")
 )
-def test_installs_that_pass_a_limit(curator: Curator, name: str, value: str, said: str) -> None:
-    """A wheel that takes too much to be unpacked and compiled is an error, or a note on what stays source.
-
-    Temporary files are no part of it: nothing is written there, since no code of the package runs.
-    """
+def test_installs_that_pass_a_limit(curator: Curator, name: str) -> None:
+    """A wheel that takes too much to be unpacked and compiled is an error, or a note on what stays source."""
+    one = overuse(INSTALL, name)
     files = {"over/data.bin": bytes(4 << 20), **{f"over/wide{n}.py": WIDE for n in range(4)}}
-    build_wheel(curator.index, "over", "1.0", files)
-    ran = curator.publish(f"--install-{name}", value, pins=("over==1.0",))
-    assert f"{said} while it was installed (--install-{name})" in ran.stderr
-    assert "over==1: " in ran.stderr
+    build_wheel(curator.index, f"over-{name}", "1.0", files)
+    ran = curator.publish(one.flag, one.value, pins=(f"over-{name}==1.0",))
+    assert is_said(one, ran.stderr), ran.stderr
     if ran.returncode:
         assert not any(curator.shelf.glob("packages/*"))
+
+
+def test_an_installer_that_passes_the_limit_on_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No code of a wheel's runs while it is installed; one that has taken the installer over is held too."""
+    one = overuse(INSTALL, "scratch")
+    wheel = build_wheel(tmp_path, "over-scratch", "1.0", {"over.py": ""})
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "install_wheel.py").write_text(CODE["scratch"][1])
+    monkeypatch.setattr(install, "scripts", lambda *_: contextlib.nullcontext(inside))
+    limits = StageLimits.of({"install": {"scratch": parse(TABLE[-1], one.value)}}).install
+    sandbox, into = bubblewrap(), tmp_path / "into"
+    with pytest.raises(InstallError) as caught:
+        install.install(wheel, Pin.parse("over-scratch==1"), TARGET, None, sandbox, limits, into=into)
+    assert is_said(one, str(caught.value))
 
 
 def test_memory_of_all_processes_counts(curator: Curator) -> None:
@@ -159,7 +175,7 @@ def test_memory_of_all_processes_counts(curator: Curator) -> None:
     build_wheel(curator.index, "over-memory", "1.0", {"over.py": code})
     ran = curator.publish("--trace-memory", "192MiB", "--trace-wall-time", "40", pins=("over-memory==1.0",))
     ran.ok()
-    assert line("trace", "memory", "imported") in ran.stderr
+    assert overuse(TRACE, "memory").line in ran.stderr
     assert "probably" not in ran.stderr
 
 

@@ -473,6 +473,53 @@ def test_ordinary_user_is_held_too(tmp_path: Path) -> None:
     assert done.stdout == f"1000 [] False\nTrue 11\n{seen}\n", done.stderr
 
 
+WRITER = """\
+import sys
+from pathlib import Path, PurePosixPath
+from shelf_tools.sandbox import *
+from shelf_tools.interpreters import running_interpreter
+limits = Limits(4 * GIB, 256 * MIB, 20, 20, 20, 32 * MIB, 64, 16 * MIB, 100, 8 * MIB)
+code = '''
+import os
+kept = os.open("/wheel", os.O_RDONLY)
+for call in (lambda: os.open("/wheel", os.O_RDWR), lambda: os.open(f"/proc/self/fd/{kept}", os.O_RDWR),
+    lambda: os.fchmod(kept, 0o777), lambda: os.truncate("/wheel", 0)):
+    try: call(); print("done")
+    except OSError as error: print(error.errno)
+'''
+mounts = {PurePosixPath("/wheel"): Path(sys.argv[1])}
+argv = ["-I", "-S", "-c", code]
+done = open_sandbox().run(argv, limits=limits, read_only=mounts, interpreter=running_interpreter())
+sys.stdout.buffer.write(done.stdout)
+sys.stderr.buffer.write(done.stderr)
+"""
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="the other tests are run by an ordinary user already")
+@pytest.mark.skipif(
+    not Path("/usr/bin/python3").exists(), reason="needs an interpreter that everybody can reach"
+)
+def test_ordinary_users_own_file_cannot_be_written(tmp_path: Path) -> None:
+    """What runs inside as the curator's own uid cannot write a mounted file, by no way to open it."""
+    bubblewrap()
+    with world_readable(tmp_path) as folder:
+        wheel = folder / "wheel"
+        wheel.write_bytes(b"x")
+        os.chown(wheel, 65534, 65534)
+        done = subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+            + ["/usr/bin/python3", "-B", "-c", WRITER, str(wheel)],
+            env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin"},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout.split() == ["30"] * 4, done.stderr  # EROFS
+        assert wheel.read_bytes() == b"x"
+
+
 def test_missing_tools_are_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without bubblewrap the error is one line that says how to install it."""
     monkeypatch.setattr(

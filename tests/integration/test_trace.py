@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from cloudimport.ids import Pin
+from shelf_tools import trace as module
 from shelf_tools.install import Installed, install
 from shelf_tools.sandbox import TRACE_LIMITS, open_sandbox
 from shelf_tools.trace import Trace, trace
+from shelf_tools.view import View
 from shelf_tools.watcher import Watcher
 from tests.support.sandboxes import bubblewrap, others, running
 from tests.support.wheels import build_wheel
@@ -273,6 +276,26 @@ print("to stdout"); os.system("echo to stdout")
     found = traced(tmp_path, {"liar.py": forged, "last.py": "", "demo_data": ""}, ["liar", "last"])
     assert {path for _, path, _ in found.opened} == {"liar.py", "last.py"}
     assert found.failed == {}
+
+
+def test_what_a_report_says_of_imports_is_bounded(tmp_path: Path) -> None:
+    """Of forged imports only so many are kept, each once: whoever reads an index pays for them."""
+    owners = {f"m{n}.py": "demo" for n in range(400)}
+    view = View(tmp_path, tmp_path, {}, owners, {})
+    lines = [json.dumps(["imports", a, b]).encode() for a in owners for b in owners]
+    said = module._Said()
+    for _ in range(2):
+        assert module._read(b"\n".join(lines), [], view, said, str) == (None, 0)
+    assert sum(map(len, said.imports.values())) == module._MOST_PAIRS < len(lines)
+
+
+def test_lines_of_a_report_are_bounded(tmp_path: Path) -> None:
+    """A report of very many lines is not read to its end; the module in flight is what it was."""
+    noise = b"[]\n" * module._MOST_LINES
+    begin, end = b'["begin", "demo"]\n', b'["end", "demo", ""]\n'
+    view = View(tmp_path, tmp_path, {}, {}, {})
+    assert module._read(begin + noise + end, ["demo"], view, module._Said(), str) == ("demo", 0)
+    assert module._read(begin + noise[:30] + end, ["demo"], view, module._Said(), str) == (None, 1)
 
 
 def test_opening_everything_again_and_again_is_bounded(tmp_path: Path) -> None:
