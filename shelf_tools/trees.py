@@ -77,13 +77,13 @@ def install_pin(
             if wheel.build is not None:
                 check_portable(done.tree, pin, target)
             if pin in errand.sourceless:
-                done = _without_source(done, target)
+                done = without_source(done, target)
     (into / _MAGIC).write_text(done.magic)
     notes += done.notes
     return wheel
 
 
-def _without_source(installed: Installed, target: Target) -> Installed:
+def without_source(installed: Installed, target: Target) -> Installed:
     """Return an installed tree with bytecode in place of its sources. Raises CloudImportError."""
     if installed.code is None:
         raise ConfigurationError(
