@@ -115,6 +115,8 @@ class Curator:
                 COMMAND,
                 str(self._inside) if row.installer else "",
                 *("publish", "-r", "requirements.txt", "--shelf", str(self.shelf), "--jobs", "2"),
+                # Other processes would have the installer that is there.
+                *(("--executor", "threads") if row.installer else ()),
                 *row.flags(),
             ],
             env=self.environment(),
