@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: What files with a byte order mark begin with.
 _MARKS = (b"\xef", b"\xff", b"\xfe", b"\0")
+#: What the lists are called that are not requirements files: pylock.toml (PEP 751), pyproject.toml, uv.lock.
+_PUBLISHERS_ONLY = (".toml", "uv.lock")
 #: How many pins are looked up, one by one, to say which of them are missing.
 _DIAGNOSED = 500
 
@@ -87,6 +89,11 @@ def _are_lines_of(path: str, lines: tuple[str, ...]) -> bool:
 def _lines(settings: Settings) -> list[str]:
     from cloudimport.format import requirements
 
+    if settings.requirements.endswith(_PUBLISHERS_ONLY):
+        raise ConfigurationError(
+            f"{settings.requirements} is read by 'shelf publish' only: use the lockfile that it writes, "
+            "which has the requirements in it"
+        )
     return [requirement.line for requirement in requirements.parse_file(settings.requirements, _read_text)]
 
 

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from cloudimport.errors import ConfigurationError
 from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, Target
-from shelf_tools.pins import holds, python_full_version
+from shelf_tools.pins import allows_python, holds
 
 #: Characters of a name or of a range that are shown.
 _MOST_TEXT = 200
@@ -131,16 +131,14 @@ class _Checker:
         content = self._contents.get(pin)
         if content is None or not content.requires_python:
             return
-        first = f"{self._target.python[0]}.{self._target.python[1]}"
         try:
-            wanted = SpecifierSet(content.requires_python)
-            versions = (f"{first}.0", python_full_version(self._target))
-            fits = any(wanted.contains(version, prereleases=True) for version in versions)
+            fits = allows_python(SpecifierSet(content.requires_python), self._target)
         except ValueError:  # InvalidSpecifier, and a number that is too long for int()
             self.notes.append(f"{pin}: Requires-Python {content.requires_python[:200]!r} cannot be read")
             return
         if not fits:
-            self.missing.append(Missing(f"Python {content.requires_python}", str(pin), first))
+            has = f"{self._target.python[0]}.{self._target.python[1]}"
+            self.missing.append(Missing(f"Python {content.requires_python}", str(pin), has))
 
     def _dependency(self, line: str, pin: Pin, extra: str) -> None:
         try:

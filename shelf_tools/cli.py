@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import cloudimport
 from cloudimport.errors import CloudImportError
 from cloudimport.settings import default_shelf
-from shelf_tools.commands import boot, export, key, ls, mirror, publish, report, show, trace, verify
+from shelf_tools.commands import boot, export, key, lock, ls, mirror, publish, report, show, trace, verify
 from shelf_tools.console import Call
 
 #: In the order of ``shelf --help``.
-_COMMANDS = (publish, ls, show, verify, export, trace, boot, mirror, key, report)
+_COMMANDS = (lock, publish, ls, show, verify, export, trace, boot, mirror, key, report)
 _EPILOG = """\
 The shelf is a folder, s3://bucket/prefix (endpoint: AWS_ENDPOINT_URL_S3; credentials: the standard
 sources) or any URL that fsspec knows; without --shelf it is CLOUDIMPORT_SHELF, else a folder in

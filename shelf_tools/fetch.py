@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
@@ -31,7 +32,7 @@ from cloudimport.ids import Pin, Target, normalise_name, normalise_version
 from shelf_tools import process
 from shelf_tools.limits import FETCH, FETCH_LIMITS, FetchLimits, passed, speaks
 from shelf_tools.origins import Origin, origins
-from shelf_tools.pins import python_full_version
+from shelf_tools.pins import Link, python_full_version
 
 #: Pins for one pip. Measured, 65 pins, 148 MB, 2 cores: 14.1 s with one pip, 7.3 to 8.6 s with batches
 #: of 33 to 5 and as many pips as there are cores or more, 19.7 s with one pip for each pin (it takes
@@ -52,6 +53,9 @@ _NOT_OURS = (
     "IGNORE_REQUIRES_PYTHON REQUIRE_VIRTUALENV QUIET VERBOSE LOG PROGRESS_BAR DRY_RUN EDITABLE"
 )
 
+#: Hashes that pip enforces; a list may have any of them.
+_STRONG = ("sha256", "sha384", "sha512")
+
 OnDone = Callable[[Pin], None]
 
 
@@ -60,13 +64,21 @@ def _silent(_: object) -> None:
 
 
 class Wheel(NamedTuple):
-    """A downloaded wheel: ``size`` in bytes, ``sha256`` hexadecimal, ``origin`` None if pip does not say."""
+    """A downloaded wheel: ``size`` in bytes; ``hashes`` by algorithm, hexadecimal: pip's strong ones.
+
+    ``origin`` is None if pip does not say.
+    """
 
     path: Path
     filename: str
-    sha256: str
+    hashes: Mapping[str, str]
     size: int
     origin: Origin | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Its SHA-256, hexadecimal."""
+        return self.hashes["sha256"]
 
 
 class WheelError(CloudImportError):
@@ -84,6 +96,7 @@ def fetch(
     *,
     env: Mapping[str, str],
     options: Sequence[str] = (),
+    links: Mapping[Pin, Sequence[Link]] = MappingProxyType({}),
     jobs: int | None = None,
     on_done: OnDone = _silent,
     limits: FetchLimits = FETCH_LIMITS,
@@ -92,13 +105,22 @@ def fetch(
 
     ``requirements`` are those that hold for the target, one for each pin (``pins.for_target``);
     their hashes are enforced. ``env`` is pip's environment; ``options`` are lines for its
-    requirements file that name indexes (``pins.read_options``). ``jobs`` pips run at once (the
+    requirements file that name indexes (``Listed.options``). A pin with ``links`` comes from the one that
+    fits best, and from nowhere else. ``jobs`` pips run at once (the
     number of processors, two at least). ``on_done`` is called in this thread. ``limits`` are
     for each pip. Raises WheelError with one line for each pin that failed.
     """
     wanted = tuple(requirements)
     wheels, failures = fetch_some(
-        wanted, target, into, env=env, options=options, jobs=jobs, on_done=on_done, limits=limits
+        wanted,
+        target,
+        into,
+        env=env,
+        options=options,
+        links=links,
+        jobs=jobs,
+        on_done=on_done,
+        limits=limits,
     )
     if failures:
         raise WheelError([f"{r.where}: {r.pin}: {failures[r.pin]}" for r in wanted if r.pin in failures])
@@ -112,12 +134,13 @@ def fetch_some(
     *,
     env: Mapping[str, str],
     options: Sequence[str] = (),
+    links: Mapping[Pin, Sequence[Link]] = MappingProxyType({}),
     jobs: int | None = None,
     on_done: OnDone = _silent,
     limits: FetchLimits = FETCH_LIMITS,
 ) -> tuple[dict[Pin, Wheel], dict[Pin, str]]:
     """Download as ``fetch`` does; return the wheels, and by pin why there is none."""
-    fetcher = _Fetcher(target, into, _environment(env), tuple(options), limits)
+    fetcher = _Fetcher(target, into, _environment(env), tuple(options), links, limits)
     into.mkdir(parents=True, exist_ok=True)
     wheels: dict[Pin, Wheel] = {}
     failures: dict[Pin, str] = {}
@@ -136,9 +159,9 @@ def fetch_some(
     return wheels, failures
 
 
-def digest(path: Path) -> str:
-    """Return a file's SHA-256, hexadecimal."""
-    return _digests(path, ("sha256",))["sha256"]
+def digests(path: Path) -> dict[str, str]:
+    """Return a file's hashes by algorithm, hexadecimal: those that a list may have."""
+    return _digests(path, _STRONG)
 
 
 def platforms(target: Target) -> list[str]:
@@ -153,9 +176,14 @@ def platforms(target: Target) -> list[str]:
 
 def tags(target: Target) -> frozenset[Tag]:
     """Return the wheel tags that ``target`` accepts (PEP 425)."""
+    return frozenset(ordered_tags(target))
+
+
+def ordered_tags(target: Target) -> list[Tag]:
+    """Return the wheel tags that ``target`` accepts, best first."""
     where = platforms(target)
     own = cpython_tags(target.python, [target.interpreter], where)
-    return frozenset([*own, *compatible_tags(target.python, target.interpreter, where)])
+    return list(dict.fromkeys([*own, *compatible_tags(target.python, target.interpreter, where)]))
 
 
 class _Outcome(NamedTuple):
@@ -180,10 +208,17 @@ class _Fetcher:
     """Runs pip for batches; safe to be used by several threads."""
 
     def __init__(
-        self, target: Target, into: Path, env: dict[str, str], options: tuple[str, ...], limits: FetchLimits
+        self,
+        target: Target,
+        into: Path,
+        env: dict[str, str],
+        options: tuple[str, ...],
+        links: Mapping[Pin, Sequence[Link]],
+        limits: FetchLimits,
     ) -> None:
         self._target = target
-        self._tags = tags(target)
+        self._tags = {tag: at for at, tag in enumerate(ordered_tags(target))}
+        self._links = links
         self._into = into
         self._env = env
         self._options = options
@@ -191,6 +226,33 @@ class _Fetcher:
 
     def batch(self, batch: Sequence[Requirement]) -> _Outcome:
         """Fetch a batch. If pip fails, halve it until what fails is one pin, and say why."""
+        unfit = {one.pin: self._unfit(one) for one in batch if self._unfit(one)}
+        found = self._fetch([one for one in batch if one.pin not in unfit])
+        return _Outcome(found.wheels, {**found.failures, **unfit})
+
+    def _unfit(self, one: Requirement) -> str:
+        """Return why none of the wheels that the list names for a pin will do, or ""."""
+        links = self._links.get(one.pin, ())
+        if not links or self._link(one):
+            return ""
+        return _no_wheel([link.filename for link in links], self._target, one.pin.name)
+
+    def _link(self, one: Requirement) -> Link | None:
+        """Return the best of the wheels that the list names for a pin."""
+        found = [
+            (min(rank), at, link)
+            for at, link in enumerate(self._links.get(one.pin, ()))
+            if (
+                rank := [
+                    self._tags[tag] for tag in parse_wheel_filename(link.filename)[3] if tag in self._tags
+                ]
+            )
+        ]
+        return min(found)[2] if found else None
+
+    def _fetch(self, batch: Sequence[Requirement]) -> _Outcome:
+        if not batch:
+            return _Outcome({}, {})
         try:
             with tempfile.TemporaryDirectory(prefix=".fetch-", dir=self._into) as folder:
                 finished = self._pip(batch, Path(folder))
@@ -204,15 +266,16 @@ class _Fetcher:
         if general:
             return _all(batch, general)
         if len(batch) == 1:
-            return _all(batch, explain(batch[0], self._target, finished, self._limits))
+            link = self._link(batch[0])
+            gone = _refused(link, finished) if link else ""
+            return _all(batch, gone or explain(batch[0], self._target, finished, self._limits))
         middle = len(batch) // 2
-        first, second = self.batch(batch[:middle]), self.batch(batch[middle:])
+        first, second = self._fetch(batch[:middle]), self._fetch(batch[middle:])
         return _Outcome({**first.wheels, **second.wheels}, {**first.failures, **second.failures})
 
     def _pip(self, batch: Sequence[Requirement], folder: Path) -> process.Finished:
-        hashed = (" ".join([str(one.pin), *(f"--hash={value}" for value in one.hashes)]) for one in batch)
         listed = folder / "requirements.txt"
-        listed.write_text("\n".join([*self._options, *hashed]) + "\n", encoding="utf-8")
+        listed.write_text("\n".join([*self._options, *map(self._line, batch)]) + "\n", encoding="utf-8")
         # -I: neither the current folder nor PYTHONPATH can put other code in pip's place.
         argv = [*limited(self._limits), sys.executable, "-I", "-m", "pip", "download", "--progress-bar=off"]
         argv += ["--no-deps", "--only-binary=:all:", "--implementation=cp"]
@@ -226,6 +289,12 @@ class _Fetcher:
             argv.append("--require-hashes")
         # What a pip that is killed leaves goes with the folder.
         return process.run(argv, timeout=self._limits.wall_seconds, env={**self._env, "TMPDIR": str(folder)})
+
+    def _line(self, one: Requirement) -> str:
+        """Return a pin as a line for pip."""
+        link = self._link(one)
+        what = f"{one.pin.name} @ {link.url}" if link else str(one.pin)
+        return " ".join([what, *(f"--hash={value}" for value in (link or one).hashes)])
 
     def _take(self, batch: Sequence[Requirement], folder: Path) -> _Outcome:
         """Check what pip left and move it to its place."""
@@ -250,15 +319,15 @@ class _Fetcher:
         if path is None:
             others = ", ".join(sorted(other.name for other in found.values()))
             raise ConfigurationError(f"no wheel of that name and version was downloaded, but {others}")
-        if not parse_wheel_filename(path.name)[3] & self._tags:
+        if self._tags.keys().isdisjoint(parse_wheel_filename(path.name)[3]):
             raise ConfigurationError(f"{path.name} is not for {self._target}")
-        digests = _digests(path, {"sha256", *(value.partition(":")[0] for value in one.hashes)})
-        if one.hashes and not any(f"{name}:{digest}" in one.hashes for name, digest in digests.items()):
-            raise ConfigurationError(_mismatch(one, path.name, digests["sha256"]))
+        found_hashes = digests(path)
+        if one.hashes and not any(f"{name}:{digest}" in one.hashes for name, digest in found_hashes.items()):
+            raise ConfigurationError(_mismatch(one, path.name, found_hashes["sha256"]))
         kept = self._into / path.name
         os.replace(path, kept)
         kept.chmod(0o644)  # a sandbox of another uid reads it, whatever the curator's umask
-        return Wheel(kept, path.name, digests["sha256"], kept.stat().st_size)
+        return Wheel(kept, path.name, found_hashes, kept.stat().st_size)
 
 
 def limited(limits: FetchLimits) -> list[str]:
@@ -307,6 +376,8 @@ _CAUSE = re.compile(
 )
 _DENIED = re.compile(r"Could not fetch URL .*?: (40[137]) |ERROR: HTTP error (40[137]) ")
 _FAULT = re.compile(r"ERROR: HTTP error (5[0-9][0-9]) |too many (5[0-9][0-9]) error responses")
+_STATUS = re.compile(r"ERROR: HTTP error ([45][0-9][0-9]) ")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 #: Begins where a name can begin only: from every character on, a long line would take hours.
 _FILE = re.compile(
     r"(?<![A-Za-z0-9._+!%-])([A-Za-z0-9][A-Za-z0-9._+!%-]*(?:\.whl|\.tar\.gz|\.zip))(?:#|\s|$)"
@@ -345,6 +416,18 @@ def _unreachable(said: str) -> str:
     line = next((line for line in said.splitlines() if line.startswith("Looking in indexes:")), "")
     hosts = ", ".join(dict.fromkeys(_HOST.findall(line)))
     return f"the package index cannot be reached{because}" + (f": {hosts}" if hosts else "")
+
+
+def _refused(link: Link, finished: process.Finished) -> str:
+    """Return that the server of a link does not give it out, or cannot be reached, or ""."""
+    said = _said(finished)
+    status, cause = _STATUS.search(said), _CAUSE.search(said)
+    if _GOT.search(said) or not (status or cause):
+        return ""
+    why = (
+        f"HTTP {status[1]}" if status else next(filter(None, cause.groups())).strip().lower() if cause else ""
+    )
+    return f"{_CREDENTIALS.sub('', link.url)} cannot be fetched ({why})"
 
 
 def explain(

@@ -17,8 +17,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from cloudimport.errors import CloudImportError
-from shelf_tools import indexes, process
+from cloudimport.errors import CloudImportError, ConfigurationError
+from shelf_tools import indexes
 from shelf_tools.origins import Origin, clean
 
 #: Seconds to connect, and for a pause within an answer.
@@ -54,7 +54,7 @@ class Listings:
     """Asks indexes about files; each page once. May be used by several threads."""
 
     def __init__(self, environ: Mapping[str, str], options: Sequence[str]) -> None:
-        """``options``: lines of a requirements file that name indexes (``pins.read_options``)."""
+        """``options``: lines of a requirements file that name indexes (``Listed.options``)."""
         self._environ, self._options = environ, options
         self._lock = threading.Lock()
         self._settings: _Settings | None = None
@@ -144,7 +144,7 @@ class _Settings:
     def __init__(self, environ: Mapping[str, str], options: Sequence[str]) -> None:
         try:
             found = indexes.read_indexes(environ, options)
-        except process.ProcessError:
+        except ConfigurationError:
             found = indexes.Indexes()
         self.verify: bool | str = found.cert or environ.get("REQUESTS_CA_BUNDLE") or True
         self.cert: str | None = found.client_cert or None

@@ -7,10 +7,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
+from packaging.requirements import Requirement as Dependency
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
 from cloudimport.errors import ConfigurationError
@@ -23,21 +29,91 @@ from cloudimport.ids import Pin, Target, normalise_name
 PATCH = 99
 
 
-def read_pins(path: str | os.PathLike[str]) -> tuple[Requirement, ...]:
-    """Return the pins of a requirements file and of the files that it includes.
+class Link(NamedTuple):
+    """A wheel that a list names by its URL. ``hashes`` are ``sha256:<hex>`` (or sha384, sha512)."""
+
+    filename: str
+    url: str
+    hashes: tuple[str, ...]
+
+
+class Limit(NamedTuple):
+    """A line of a file of constraints, and where it stands."""
+
+    allowed: Dependency
+    where: str
+
+
+class Listed(NamedTuple):
+    """A list of pins, however it was written.
+
+    ``options`` are lines of pip's requirements file that say which indexes to use, such as
+    ``--extra-index-url URL``; ``constraints`` the files that were named by ``-c``, ``limits`` what they
+    have; ``links`` the wheels of pins that are to come from just there. It is for targets for which one of
+    the markers ``environments`` holds, if there are any, and that ``python`` (PEP 440) allows.
+    """
+
+    requirements: tuple[Requirement, ...]
+    options: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    links: Mapping[Pin, tuple[Link, ...]] = MappingProxyType({})
+    environments: tuple[str, ...] = ()
+    python: str = ""
+
+
+def read_list(path: str | os.PathLike[str]) -> Listed:
+    """Return what a requirements file and the files that it includes have.
 
     Raises ConfigurationError with all errors, one a line, each with file and line number.
     """
-    return _checked(path)[0]
+    lines: list[str] = []
+    errors: list[str] = []
+    found = files.collect(os.fspath(path), _read, errors, lines)
+    errors += _marker_errors(found)
+    constraints = tuple(dict.fromkeys(line[3:] for line in lines if line.startswith("-c ")))
+    limits = [limit for path in constraints for limit in _read_limits(path, errors)]
+    if errors:
+        raise ConfigurationError("\n".join(errors))
+    options = tuple(dict.fromkeys(line for line in lines if not line.startswith("-c ")))
+    return Listed(tuple(found), options, constraints, tuple(limits))
+
+
+def read_pins(path: str | os.PathLike[str]) -> tuple[Requirement, ...]:
+    """Return the pins of a requirements file; raises ConfigurationError as ``read_list`` does."""
+    return read_list(path).requirements
 
 
 def read_options(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Return the lines of a requirements file (and its includes) that say which indexes to use.
+    """Return the lines of a file of requirements, pinned or not, that say which indexes to use.
 
-    They are pip options such as ``--extra-index-url URL``, for ``fetch(options=...)``.
-    Raises ConfigurationError as ``read_pins`` does.
+    Other lines may have errors. Constraints are among them, as ``-c FILE``.
     """
-    return _checked(path)[1]
+    lines: list[str] = []
+    files.collect(os.fspath(path), _read, [], lines)
+    return tuple(dict.fromkeys(lines))
+
+
+def wanted(listed: Listed, target: Target) -> tuple[Requirement, ...]:
+    """Return what ``for_target`` does of a list; raises ConfigurationError also for a target that the list
+    is not for, and for each pin that the list's own constraints do not allow there.
+    """
+    if not allows_python(SpecifierSet(listed.python), target):
+        raise ConfigurationError(f"the list is for Python {listed.python}: {target} is not")
+    if listed.environments and not any(holds(marker, target) for marker in listed.environments):
+        raise ConfigurationError(f"the list is for {' or '.join(listed.environments)}: {target} is not")
+    found = for_target(listed.requirements, target)
+    errors = [
+        f"{one.where}: {one.pin} is not allowed by {allowed} at {where}"
+        for allowed, where in listed.limits
+        for one in found
+        if one.pin.name == canonicalize_name(allowed.name)
+        and holds(str(allowed.marker or ""), target)
+        and not allowed.specifier.contains(one.pin.version, prereleases=True)
+    ]
+    if errors:
+        raise ConfigurationError("\n".join(errors))
+    return found
 
 
 def for_target(requirements: Iterable[Requirement], target: Target) -> tuple[Requirement, ...]:
@@ -99,6 +175,12 @@ def select(names: Iterable[str], pins: Iterable[Pin], flag: str) -> frozenset[Pi
     return frozenset(found)
 
 
+def allows_python(wanted: SpecifierSet, target: Target) -> bool:
+    """Return whether a Requires-Python fits: if the target's first or its newest patch release does."""
+    versions = (f"{target.python[0]}.{target.python[1]}.0", python_full_version(target))
+    return any(wanted.contains(version, prereleases=True) for version in versions)
+
+
 def python_full_version(target: Target) -> str:
     """Return the ``python_full_version`` that stands for a target, such as ``3.12.99``."""
     return f"{target.python[0]}.{target.python[1]}.{PATCH}"
@@ -125,19 +207,39 @@ def marker_environment(target: Target) -> dict[str, str]:
     }
 
 
-def _checked(path: str | os.PathLike[str]) -> tuple[tuple[Requirement, ...], tuple[str, ...]]:
-    """Return pins and index options of a file. Raises ConfigurationError with all errors."""
-    options: list[str] = []
-    errors: list[str] = []
-    found = files.collect(os.fspath(path), _read, errors, options)
-    errors += _marker_errors(found)
-    if errors:
-        raise ConfigurationError("\n".join(errors))
-    return tuple(found), tuple(dict.fromkeys(options))
-
-
 def _read(path: str) -> str:
     return files.decode(Path(path).read_bytes())
+
+
+_INCLUDE = re.compile(r"(?:-[rc]|--requirement|--constraint)(?:\s*=\s*|\s*)(?P<path>\S.*)\Z")
+
+
+def _read_limits(path: str, errors: list[str], above: tuple[str, ...] = ()) -> list[Limit]:
+    """Return what a file of constraints has, ranges or pins; what goes wrong is added to ``errors``."""
+    try:
+        lines = files.logical_lines(_read(path)) if path not in above else []
+    except (OSError, UnicodeError) as error:
+        errors.append(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}")
+        return []
+    found: list[Limit] = []
+    for number, line in lines:
+        include = _INCLUDE.match(line)
+        if include:
+            inner = files.beside(path, include["path"].strip("\"' "))
+            found += _read_limits(inner, errors, (*above, path))
+        elif not line.startswith("-"):  # an index: constraints do not say where packages come from
+            try:
+                found.append(Limit(_dependency(files.without_hashes(line)), f"{path}:{number}"))
+            except (ValueError, RecursionError) as error:
+                errors.append(f"{path}:{number}: {line[:200]!r} is not a constraint: {_line(error)}")
+    return found
+
+
+def _dependency(line: str) -> Dependency:
+    found = Dependency(line)
+    if found.url or found.extras:
+        raise ValueError("a constraint has a name and versions, no URL and no extras")
+    return found
 
 
 def _marker_errors(requirements: Sequence[Requirement]) -> list[str]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudimport import __version__
 from cloudimport.errors import ConfigurationError
-from cloudimport.ids import Pin
+from cloudimport.format.requirements import Requirement
+from cloudimport.ids import Pin, Target
 from shelf_tools import process
 from shelf_tools.attestations import AttestationError, Attested, refresh, verify
 from shelf_tools.fetch import Wheel
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 #: What ``--require-attestation`` takes for every pin.
 ALL = "all"
 _FLAG = "--require-attestation"
+#: Hashes of a list that an error has in full.
+_NAMED = 3
 #: Distributions whose versions are recorded: what touched the bytes.
 _TOOLS = (
     "backports.zstd",
@@ -139,6 +142,35 @@ class Examiner:
         return new
 
 
+def check_wheel(record: Mapping[str, Any], requirement: Requirement, target: Target) -> None:
+    """Check by a published build's record that the list has a hash of the wheel, or the source distribution,
+    that it was made of.
+
+    A requirement without hashes takes any. Raises ConfigurationError that names both.
+    """
+    if not requirement.hashes:
+        return
+    made = [record.get("wheel"), (record.get("build") or {}).get("sdist")]
+    hashes = [
+        f"{name}:{file[name]}"
+        for file in made
+        if isinstance(file, dict)
+        for name in ("sha256", "sha384", "sha512")
+        if name in file
+    ]
+    if set(hashes) & set(requirement.hashes):
+        return
+    wanted = " or ".join(requirement.hashes[:_NAMED])
+    if len(requirement.hashes) > _NAMED:
+        wanted += f" or one of {len(requirement.hashes) - _NAMED} more"
+    was = f"{made[0].get('name')} with {hashes[0]}" if hashes and isinstance(made[0], dict) else ""
+    raise ConfigurationError(
+        f"{requirement.where}: {requirement.pin} for {target} is on the shelf and was made of "
+        f"{was or 'a wheel of which there is no record'}; the list asks for {wanted}: take that wheel's hash "
+        "into the list, or remove the build"
+    )
+
+
 def record(
     wheel: Wheel,
     whence: Whence,
@@ -158,7 +190,7 @@ def record(
         "kind": "provenance",
         "wheel": {
             "name": wheel.filename,
-            "sha256": wheel.sha256,
+            **wheel.hashes,
             "size": wheel.size,
             **came,
             **uploaded,

@@ -27,9 +27,11 @@ from cloudimport.sources.opening import open_source
 from shelf_tools import check, pins, provenance
 from shelf_tools.builds import check_form, commit, read_build, read_provenance, restore
 from shelf_tools.collect import code_file
+from shelf_tools.completing import advice, complete
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
 from shelf_tools.fetch import Wheel
 from shelf_tools.indexing import Built, check_together
+from shelf_tools.inputs import read_input
 from shelf_tools.install import Installed, install
 from shelf_tools.interpreters import Interpreter, find_interpreter
 from shelf_tools.limits import StageLimits
@@ -71,10 +73,11 @@ class Reporter(Protocol):
 class Job:
     """What to publish, whereto, and how. ``jobs``: pins at a time.
 
-    ``recipes`` is a file; None is the one beside the requirements, if there is one. ``allow_sdist`` are
-    normalised names of packages that are built from source if there is no wheel. ``bytecode_only`` names
-    packages (``name`` or ``name==version``) that are published without source, ``require_attestation`` those
-    whose wheels must be attested (PEP 740), or ``all``.
+    ``recipes`` is a file; None is the one beside the requirements, if there is one. ``extras`` and
+    ``groups`` choose from a project's lock; ``add_missing`` adds to the requirements what they need.
+    ``allow_sdist`` are normalised names of packages that are built from source if there is no wheel.
+    ``bytecode_only`` names packages (``name`` or ``name==version``) that are published without source,
+    ``require_attestation`` those whose wheels must be attested (PEP 740), or ``all``.
     """
 
     requirements: Path
@@ -87,6 +90,9 @@ class Job:
     sandbox: str = "bubblewrap"
     level: int = LEVEL
     recipes: Path | None = None
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    add_missing: bool = False
     limits: StageLimits = field(default_factory=StageLimits)
     allow_sdist: frozenset[str] = frozenset()
     signing: Signing = field(default_factory=Signing)
@@ -137,14 +143,15 @@ class _Pin:
 
 def publish(job: Job, report: Reporter) -> list[Outcome]:
     """Publish a requirements file for every target. Raises CloudImportError, a stage's errors together."""
-    listed = pins.read_pins(job.requirements)
-    if not listed:
+    listed = read_input(job.requirements, job.extras, job.groups, job.environ, report.note)
+    if not listed.requirements:
         raise ConfigurationError(f"{job.requirements} has no requirements")
-    known = [requirement.pin for requirement in listed]
+    if job.add_missing:
+        listed = complete(job.requirements, listed, job.targets, job.environ, report.note)
+    known = [requirement.pin for requirement in listed.requirements]
     sourceless = pins.select(job.bytecode_only, known, "--bytecode-only")
-    options = pins.read_options(job.requirements)
     required = provenance.required(job.require_attestation, known)
-    examiner = provenance.Examiner(job.environ, options, required)
+    examiner = provenance.Examiner(job.environ, listed.options, required)
     recipes = _recipes(job)
     store = open_store(job.shelf, job.environ)
     source = open_source(job.shelf, SourceConfig(environ=job.environ))
@@ -152,14 +159,12 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
         open_shelf(store)
         with ThreadPoolExecutor(max(1, job.jobs), "publish") as pool:
             outcomes = [
-                _Target(
-                    job, target, listed, options, store, source, pool, report, recipes, sourceless, examiner
-                ).run()
+                _Target(job, target, listed, store, source, pool, report, recipes, sourceless, examiner).run()
                 for target in job.targets
             ]
     finally:
         source.close()
-    lines = [requirement.line for requirement in listed]
+    lines = [requirement.line for requirement in listed.requirements]
     indexes = {str(outcome.target): outcome.index for outcome in outcomes}
     write_lock(job.lock, job.lock_shelf, lines, indexes, job.signing)
     return outcomes
@@ -179,8 +184,7 @@ class _Target:
         self,
         job: Job,
         target: Target,
-        listed: Sequence[Requirement],
-        options: Sequence[str],
+        listed: pins.Listed,
         store: Store,
         source: Source,
         pool: Executor,
@@ -191,9 +195,9 @@ class _Target:
     ) -> None:
         self._examiner = examiner
         self._recipes, self._sourceless = recipes, sourceless
-        self._job, self._target, self._options = job, target, options
+        self._job, self._target = job, target
         self._listed = listed
-        self._wanted = pins.for_target(listed, target)
+        self._wanted = pins.wanted(listed, target)
         self._store, self._source, self._pool, self._report = store, source, pool, report
 
     def run(self) -> Outcome:
@@ -209,7 +213,7 @@ class _Target:
             ref = publish_environment(
                 self._store,
                 self._source,
-                [requirement.line for requirement in self._listed],
+                [requirement.line for requirement in self._listed.requirements],
                 self._target,
                 [way.built for way in ways if way.built],
                 self._report.note,
@@ -221,12 +225,13 @@ class _Target:
     def _look(self, way: _Pin) -> list[str]:
         way.built = read_build(self._source, way.pin, str(self._target))
         self._check_signed(way.built)
-        if way.built is not None:
-            if self._examiner.is_required(way.pin):
-                whence = read_provenance(self._source, way.pin, str(self._target))
-                self._examiner.check_published(way.pin, str(self._target), whence)
-            return check_form(way.built, way.pin in self._sourceless)
-        return []
+        if way.built is None:
+            return []
+        if way.requirement.hashes or self._examiner.is_required(way.pin):
+            record = read_provenance(self._source, way.pin, str(self._target))
+            provenance.check_wheel(record, way.requirement, self._target)
+            self._examiner.check_published(way.pin, str(self._target), record)
+        return check_form(way.built, way.pin in self._sourceless)
 
     def _check_signed(self, built: Built | None) -> None:
         """Check that who signs the environment vouches for a build that others may have made."""
@@ -253,7 +258,7 @@ class _Target:
         job = self._job
         sourcing = Sourcing(
             job.environ,
-            self._options,
+            self._listed,
             job.jobs,
             job.allow_sdist,
             sandbox,
@@ -290,7 +295,7 @@ class _Target:
 
     def _check(self, ways: Sequence[_Pin]) -> None:
         found = check.check({way.pin: way.known for way in ways}, self._wanted, self._target)
-        for note in found.notes:
+        for note in (*found.notes, *advice(found, self._job.requirements)):
             self._report.note(note)
         if found.missing:
             raise ConfigurationError(check.explain(found.missing))

@@ -14,7 +14,7 @@ import shutil
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,11 +40,11 @@ _SUFFIXES = (".tar.gz", ".zip")
 
 
 class Sdist(NamedTuple):
-    """A downloaded source distribution: ``size`` in bytes, ``sha256`` hexadecimal."""
+    """A downloaded source distribution: ``size`` in bytes; ``hashes`` by algorithm, hexadecimal."""
 
     path: Path
     filename: str
-    sha256: str
+    hashes: Mapping[str, str]
     size: int
 
 
@@ -79,7 +79,7 @@ def fetch_sdist(one: Requirement, indexes: Indexes, into: Path, limits: FetchLim
         got = hashes[one.hashes[0].partition(":")[0]]
         raise SdistError(f"{path.name} does not have the hash in the list: expected {allowed}, got {got}")
     path.chmod(0o644)  # a sandbox of another uid reads it, whatever the curator's umask
-    return Sdist(path, path.name, hashes["sha256"], path.stat().st_size)
+    return Sdist(path, path.name, hashes, path.stat().st_size)
 
 
 def _plain(text: str) -> str:

@@ -7,7 +7,7 @@ without running any package's code, before the sandbox without network builds.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +16,19 @@ from typing import Any, NamedTuple
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion
 
-from cloudimport.errors import CloudImportError
-from cloudimport.format.requirements import Requirement
+from cloudimport.errors import CloudImportError, ConfigurationError
+from cloudimport.format.requirements import Requirement, parse_lines
 from cloudimport.ids import GLIBCS, Pin, Target, normalise_name, normalise_version
 from shelf_tools import pins, process
 from shelf_tools.building import Builder, BuildError, BuildSystem
-from shelf_tools.fetch import OnDone, Wheel, WheelError, digest, fetch, fetch_some, limited, tags
-from shelf_tools.indexes import Indexes, read_indexes
+from shelf_tools.fetch import OnDone, Wheel, WheelError, digests, fetch, fetch_some, tags
+from shelf_tools.indexes import read_indexes, uv_settings
 from shelf_tools.interpreters import Interpreter, find_interpreter
-from shelf_tools.limits import FETCH, FetchLimits, StageLimits, passed
+from shelf_tools.limits import StageLimits
+from shelf_tools.resolve import Line, Query, absolute, resolve
 from shelf_tools.sandbox import Sandbox
 from shelf_tools.sdists import Sdist, SdistError, fetch_sdist
+from shelf_tools.uv_command import UvError
 
 #: Builds at a time: each may use all processors, and much memory.
 _BUILDS = 2
@@ -43,14 +45,14 @@ class Sourced(NamedTuple):
 
 @dataclass(frozen=True)
 class Sourcing:
-    """How wheels are had. ``env`` is the curator's environment, ``options`` lines that name indexes.
+    """How wheels are had. ``env`` is the curator's environment, ``listed`` the list, for its indexes.
 
     ``allowed`` are normalised names of packages that may be built; ``limits`` are for each pip and each
     build. ``note`` is called with lines for a person, in the thread that calls ``wheels``.
     """
 
     env: Mapping[str, str]
-    options: Sequence[str]
+    listed: pins.Listed
     jobs: int
     allowed: Collection[str]
     sandbox: Sandbox
@@ -69,7 +71,8 @@ class Sourcing:
             target,
             into,
             env=self.env,
-            options=self.options,
+            options=self.listed.options,
+            links=self.listed.links,
             jobs=self.jobs,
             on_done=on_done,
             limits=self.limits.fetch,
@@ -116,15 +119,12 @@ class Sourcing:
     def _build(self, one: Requirement, target: Target, folder: Path) -> Sourced:
         """Fetch a source distribution and what it needs, and build it. Raises CloudImportError."""
         here, interpreter = _builder_for(one.pin, target)
-        indexes = read_indexes(self.env, self.options)
-        sdist = fetch_sdist(one, indexes, folder, self.limits.fetch)
+        sdist = fetch_sdist(one, read_indexes(self.env, self.listed.options), folder, self.limits.fetch)
         builder = Builder(sdist.path, one.pin, interpreter, self.sandbox, self.limits.build)
         system = builder.look()
         known = list(system.requires)
         for attempt in range(_ROUNDS):
-            needed = self._requirements(
-                one.pin, known, here, interpreter, indexes, folder / f"needs-{attempt}"
-            )
+            needed = self._requirements(one.pin, known, here, folder / f"needs-{attempt}")
             built = builder.build(system, known, folder / f"needs-{attempt}" / "wheels", folder)
             if built.wheel is not None:
                 wheel = _accepted(built.wheel, one.pin, target)
@@ -132,31 +132,33 @@ class Sourcing:
             known += [text for text in built.requires if text not in known]
         raise BuildError(f"{one.pin}: its build backend asks for something else each time")
 
-    def _requirements(
-        self,
-        pin: Pin,
-        known: Sequence[str],
-        here: Target,
-        interpreter: Interpreter,
-        indexes: Indexes,
-        folder: Path,
-    ) -> dict[Pin, Wheel]:
+    def _requirements(self, pin: Pin, known: Sequence[str], here: Target, folder: Path) -> dict[Pin, Wheel]:
         """Resolve what a build needs for this machine, and fetch it as wheels into ``folder``/wheels."""
         wheels = folder / "wheels"
         wheels.mkdir(parents=True)
         wheels.chmod(0o755)
         if not known:
             return {}
-        listed = folder / "requirements.txt"
-        listed.write_text(_resolve(pin, known, here, interpreter, indexes, self.env, self.limits.fetch))
-        wanted = pins.for_target(pins.read_pins(listed), here)
+        for text in known:
+            _check_named(pin, text)
+        asked = folder / "requirements.in"
+        asked.write_text("\n".join([*map(absolute, self.listed.options), *known]) + "\n", encoding="utf-8")
+        query = Query((str(asked),), ("--generate-hashes", "--no-annotate"), uv_settings(self.env))
         try:
-            found = fetch(
+            found, _ = resolve(query, here, (), folder)
+        except (UvError, ConfigurationError) as error:
+            raise BuildError(f"{pin}: what it needs to be built cannot be resolved: {error}") from error
+        where = f"build requirements of {pin}"
+        wanted = pins.for_target(
+            parse_lines((str(Line(one.name, one.text, "", one.hashes, ())) for one in found), where), here
+        )
+        try:
+            fetched = fetch(
                 wanted,
                 here,
                 wheels,
                 env=self.env,
-                options=self.options,
+                options=self.listed.options,
                 jobs=self.jobs,
                 limits=self.limits.fetch,
             )
@@ -166,7 +168,7 @@ class Sourcing:
             ) from error
         for path in wheels.iterdir():
             path.chmod(0o644)
-        return found
+        return fetched
 
 
 def _builder_for(pin: Pin, target: Target) -> tuple[Target, Interpreter]:
@@ -185,37 +187,6 @@ def _builder_for(pin: Pin, target: Target) -> tuple[Target, Interpreter]:
             f" (uv python install {version})"
         )
     return here, interpreter
-
-
-def _resolve(
-    pin: Pin,
-    known: Iterable[str],
-    here: Target,
-    interpreter: Interpreter,
-    indexes: Indexes,
-    env: Mapping[str, str],
-    limits: FetchLimits,
-) -> str:
-    """Return the lines of pins with hashes that satisfy requirements, wheels only. Raises BuildError."""
-    from uv import find_uv_bin
-
-    for text in known:
-        _check_named(pin, text)
-    argv = [*limited(limits), find_uv_bin(), "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
-    argv += ["--generate-hashes", "--no-config", "--only-binary=:all:", f"--python={interpreter.executable}"]
-    argv += [f"--python-platform={here.machine}-manylinux_{here.glibc[0]}_{here.glibc[1]}", *indexes.for_uv()]
-    certificates = {"SSL_CERT_FILE": indexes.cert} if indexes.cert else {}
-    data = "".join(f"{text}\n" for text in known).encode()
-    try:
-        done = process.run([*argv, "-"], timeout=limits.wall_seconds, input=data, env={**certificates, **env})
-    except process.ProcessTimeout:
-        raise BuildError(f"{pin}: what it needs {passed('wall_seconds', limits, FETCH)}") from None
-    except process.ProcessError as error:
-        raise BuildError(f"{pin}: what it needs to be built cannot be resolved: {error}") from error
-    if done.returncode:
-        said = " ".join(done.stderr.decode("utf-8", "replace").split())[:600]
-        raise BuildError(f"{pin}: what it needs to be built cannot be resolved: {said}")
-    return done.stdout.decode("utf-8", "replace")
 
 
 def _check_named(pin: Pin, text: str) -> None:
@@ -245,7 +216,7 @@ def _accepted(path: Path, pin: Pin, target: Target) -> Wheel:
             f"{pin}: the wheel that was built here is for {', '.join(sorted(map(str, found)))[:200]}, which "
             f"{target} does not take: build it on such a machine, and name its folder with --find-links"
         )
-    return Wheel(path, path.name, digest(path), path.stat().st_size)
+    return Wheel(path, path.name, digests(path), path.stat().st_size)
 
 
 def _record(
@@ -253,7 +224,7 @@ def _record(
 ) -> dict[str, Any]:
     """Return what provenance says of a build (docs/format.md, section 8)."""
     return {
-        "sdist": {"name": sdist.filename, "sha256": sdist.sha256, "size": sdist.size},
+        "sdist": {"name": sdist.filename, **sdist.hashes, "size": sdist.size},
         "backend": system.backend,
         "requires": [{"name": wheel.filename, "sha256": wheel.sha256} for wheel in needed.values()],
         "interpreter": str(interpreter),

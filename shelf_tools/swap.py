@@ -23,12 +23,17 @@ _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL)
 
 def write_file(path: Path, text: str) -> None:
     """Write a file in place of what is there. Raises OSError; what was there stays then."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file in place of what is there. Raises OSError; what was there stays then."""
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(fd, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(fd, "wb") as stream:
+            stream.write(data)
             stream.flush()
-            os.fchmod(fd, 0o644)
+            os.fchmod(fd, mode)
             os.fsync(fd)
         os.replace(temporary, path)
     except BaseException:

@@ -58,10 +58,17 @@ def decode(data: bytes) -> str:
 
     PowerShell writes the latter. Raises UnicodeDecodeError.
     """
-    for mark, encoding in _MARKS:
-        if data.startswith(mark):
-            return data[len(mark) :].decode(encoding)
-    return data.decode("utf-8")
+    mark, encoding = _encoding(data)
+    return data[len(mark) :].decode(encoding)
+
+
+def encoding_of(data: bytes) -> str:
+    """Return the encoding of a requirements file, by its byte order mark."""
+    return _encoding(data)[1]
+
+
+def _encoding(data: bytes) -> tuple[bytes, str]:
+    return next((found for found in _MARKS if data.startswith(found[0])), (b"", "utf-8"))
 
 
 #: Byte order marks; those of UTF-32 first, since UTF-16's are their beginnings.
@@ -92,7 +99,8 @@ def collect(
 ) -> list[Requirement]:
     """Return the pins as ``parse_file``, but add the errors to ``errors`` and go on.
 
-    To ``options`` go pip's options that say which indexes to use, one a line.
+    To ``options`` go pip's options that matter to a publisher, one a line: which indexes to use, and
+    ``-c FILE`` for each file of constraints.
     """
     found = _Reader(read, errors, options).file(path, path, ())
     _refuse_conflicts(found, errors)
@@ -113,7 +121,7 @@ def _no_includes(path: str) -> str:
     raise OSError(f"{path}: includes are read from files only")
 
 
-def _logical_lines(text: str) -> list[tuple[int, str]]:
+def logical_lines(text: str) -> list[tuple[int, str]]:
     """Return (line number, line), continuation lines joined and comments removed."""
     out: list[tuple[int, str]] = []
     pending, start = "", 0
@@ -128,6 +136,11 @@ def _logical_lines(text: str) -> list[tuple[int, str]]:
     if pending.strip():
         out.append((start, pending.strip()))
     return [(number, line) for number, line in out if line]
+
+
+def without_hashes(line: str) -> str:
+    """Return a logical line without its ``--hash`` options."""
+    return _HASH.sub("", line).strip()
 
 
 class _Reader:
@@ -154,7 +167,7 @@ class _Reader:
     def text(self, text: str, path: str, above: tuple[str, ...]) -> list[Requirement]:
         """Return the pins of a file's text."""
         found: list[Requirement] = []
-        for number, line in _logical_lines(text.removeprefix("\ufeff")):
+        for number, line in logical_lines(text.removeprefix("\ufeff")):
             where = f"{path}:{number}"
             try:
                 if line.startswith("-"):
@@ -171,29 +184,32 @@ class _Reader:
         option = match["option"] if match else line
         value = match["value"].strip().strip("\"'") if match else ""
         if option in ("-r", "--requirement"):
-            return self.file(_beside(path, value), where, above)
+            return self.file(beside(path, value), where, above)
         if option in ("-e", "--editable"):
             raise ConfigurationError("editable requirements cannot be published: pin a released version")
-        if option not in (*_INDEXES, *_IGNORED):
+        if option not in (*_INDEXES, *_CONSTRAINTS, *_IGNORED):
             raise ConfigurationError(f"option {option} is not known")
+        if option in _CONSTRAINTS:
+            self._options.append(f"-c {beside(path, value)}")
         if option in _INDEXES:
             links = option in ("-f", "--find-links") and "://" not in value
-            value = _beside(path, value) if links else value
+            value = beside(path, value) if links else value
             self._options.append(f"{option} {value}".strip())
         return []
 
 
-def _beside(path: str, included: str) -> str:
+def beside(path: str, included: str) -> str:
+    """Return the path of a file that the file at ``path`` names."""
     folder = path.rpartition("/")[0]
-    return f"{folder}/{included}" if folder and not included.startswith("/") else included
+    # pip puts a variable of the environment in the place of ${NAME}.
+    return f"{folder}/{included}" if folder and not included.startswith(("/", "${")) else included
 
 
 #: Options that say where packages come from: they matter to the publisher, not to a pin.
 _INDEXES = ("-i", "--index-url", "--extra-index-url", "--no-index", "-f", "--find-links", "--trusted-host")
+_CONSTRAINTS = ("-c", "--constraint")
 #: Options that make no difference to pins, of which wheels are taken.
 _IGNORED = (
-    "-c",
-    "--constraint",
     "--no-binary",
     "--only-binary",
     "--prefer-binary",
@@ -205,7 +221,7 @@ _IGNORED = (
 
 def _parse_requirement(line: str, where: str) -> Requirement:
     hashes = tuple(sorted({_hash(match["value"]) for match in _HASH.finditer(line)}))
-    line = _HASH.sub("", line).strip()
+    line = without_hashes(line)
     if " --" in line:
         raise ConfigurationError(f"{line!r}: the only option of a requirement that is known is --hash")
     match = _LINE.match(line)

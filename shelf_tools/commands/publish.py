@@ -15,6 +15,7 @@ from shelf_tools import limits
 from shelf_tools.config import NAME as CONFIG
 from shelf_tools.config import beside, read_config
 from shelf_tools.console import Call, Commands
+from shelf_tools.inputs import is_requirements_file
 from shelf_tools.pack import LEVEL
 from shelf_tools.provenance import ALL
 from shelf_tools.publish import Job, publish
@@ -33,7 +34,22 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         metavar="FILE",
         required=True,
         type=Path,
-        help="pins: name==version, one a line",
+        help="pins: name==version, one a line; or pylock.toml, uv.lock, pyproject.toml (then: its uv.lock)",
+    )
+    make.add_argument(
+        "--add-missing",
+        action="store_true",
+        help="resolve what the pins need and the list lacks, and add it to the end of the list",
+    )
+    make.add_argument(
+        "--extra", metavar="NAME", action="append", default=[], help="of a project's lock; repeatable"
+    )
+    make.add_argument(
+        "--group",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="of a project's lock; repeatable; default: none, of pylock.toml its default groups",
     )
     make.add_argument(
         "--target",
@@ -193,6 +209,9 @@ def run(call: Call) -> int:
         environ=call.environ,
         sandbox=options.sandbox,
         recipes=options.recipes,
+        extras=tuple(options.extra),
+        groups=tuple(options.group),
+        add_missing=options.add_missing,
         limits=limits.StageLimits.of(_given(options), config.limits),
         allow_sdist=config.allow_sdist | frozenset(map(normalise_name, options.allow_sdist)),
         signing=_signing(options),
@@ -210,4 +229,6 @@ def run(call: Call) -> int:
             f"environment {outcome.index.digest[:12]} ({outcome.index.stored} bytes)"
         )
     call.say(f"shelf {url}; lockfile {job.lock}")
+    if not is_requirements_file(job.requirements):
+        call.say(f"handlers go by {job.lock}: they do not read {job.requirements.name}")
     return 0

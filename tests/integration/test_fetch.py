@@ -55,6 +55,11 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _hashes(path: Path) -> dict[str, str]:
+    data = path.read_bytes()
+    return {name: hashlib.new(name, data).hexdigest() for name in ("sha256", "sha384", "sha512")}
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     status = 0
 
@@ -122,7 +127,7 @@ def test_wheels_are_fetched_with_their_digests(index: _Index) -> None:
     def expected(wheel: Path, name: str) -> Wheel:
         page = f"{index.env['PIP_INDEX_URL']}{name}/"
         origin = Origin(page + wheel.name.replace("+", "%2B"), page)
-        return Wheel(index.into / wheel.name, wheel.name, _sha256(wheel), wheel.stat().st_size, origin)
+        return Wheel(index.into / wheel.name, wheel.name, _hashes(wheel), wheel.stat().st_size, origin)
 
     assert found == {
         Pin("foo-bar", "1"): expected(one, "foo-bar"),

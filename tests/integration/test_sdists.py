@@ -30,7 +30,7 @@ def test_fetched_over_http_with_its_digest(tmp_path: Path) -> None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     with _served(tmp_path / "index") as url:
         found = get("Foo.Bar==1", Indexes(url), tmp_path / "into")
-    assert found == Sdist(tmp_path / "into" / path.name, path.name, digest, path.stat().st_size)
+    assert found == Sdist(tmp_path / "into" / path.name, path.name, {"sha256": digest}, path.stat().st_size)
     assert found.path.read_bytes() == path.read_bytes()
 
 
@@ -72,7 +72,7 @@ def test_the_hash_that_the_index_says_is_checked(tmp_path: Path) -> None:
             get("foo==1", Indexes(f"{url}simple/"), tmp_path / "into")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         page.write_text(f'<a href="/files/{path.name}#sha256={digest}">{path.name}</a>')
-        assert get("foo==1", Indexes(f"{url}simple/"), tmp_path / "into").sha256 == digest
+        assert get("foo==1", Indexes(f"{url}simple/"), tmp_path / "into").hashes == {"sha256": digest}
 
 
 def test_credentials_in_a_url_are_used_and_not_said(tmp_path: Path) -> None:
@@ -117,4 +117,4 @@ def test_indexes_are_those_of_pip_and_of_the_list(tmp_path: Path) -> None:
 def test_a_real_one_comes_from_the_configured_index(tmp_path: Path) -> None:
     """What the user's pip is configured for is used."""
     found = get("six==1.16.0", read_indexes(os.environ, ()), tmp_path)
-    assert found.sha256 == "1e61c37477a1626458e36f7b1d82aa5c9b094fa4802892072e49de9c60c4c926"
+    assert found.hashes["sha256"] == "1e61c37477a1626458e36f7b1d82aa5c9b094fa4802892072e49de9c60c4c926"

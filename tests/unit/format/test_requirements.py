@@ -135,7 +135,12 @@ def test_options_that_name_indexes_are_kept_for_the_curator() -> None:
     options: list[str] = []
     collect("x/r.txt", lambda path: text, errors, options)
     assert errors == []
-    assert options == ["--index-url https://example.invalid/simple", "-f x/wheels", "--no-index"]
+    assert options == [
+        "--index-url https://example.invalid/simple",
+        "-f x/wheels",
+        "--no-index",
+        "-c x/limits.txt",
+    ]
 
 
 @pytest.mark.parametrize(

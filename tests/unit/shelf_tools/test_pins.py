@@ -13,7 +13,7 @@ from packaging.markers import Marker, default_environment
 from cloudimport.errors import ConfigurationError
 from cloudimport.format.requirements import parse_lines
 from cloudimport.ids import Target
-from shelf_tools.pins import for_target, holds, marker_environment, read_options, read_pins
+from shelf_tools.pins import for_target, holds, marker_environment, read_list, read_options, read_pins, wanted
 
 X86 = Target.parse("cp312-manylinux_2_28_x86_64")
 ARM = Target.parse("lambda-python3.10-arm64")
@@ -133,3 +133,32 @@ def test_a_file_that_a_real_tool_wrote_is_read(tmp_path: Path) -> None:
     assert found["requests"].pin.version == "2.32.3"
     assert {"certifi", "idna", "urllib3", "pysocks"} <= set(found)
     assert all(one.hashes for one in found.values())
+
+
+def test_constraints_of_a_file_are_kept_to(tmp_path: Path) -> None:
+    """A pin that a ``-c`` file does not allow is an error that names both lines, on the targets it is for."""
+    file, limits, inner = (tmp_path / name for name in ("r.txt", "limits.txt", "inner.txt"))
+    file.write_text("-c limits.txt\na==1\nb==2\nc==3\n")
+    limits.write_text("-r inner.txt\n--extra-index-url https://example.invalid\na>=2  # newer\nunlisted<1\n")
+    inner.write_text("b==2.0 --hash=sha256:0\nc<3 ; python_version < '3.11'\n")
+    listed = read_list(file)
+    assert listed.constraints == (str(limits),)
+    for target, wrong in ((X86, ["a==1"]), (ARM, ["c==3", "a==1"])):
+        with pytest.raises(ConfigurationError) as caught:
+            wanted(listed, target)
+        lines = str(caught.value).splitlines()
+        assert [line.split(": ")[1].split(" is ")[0] for line in lines] == wrong
+    assert f"{file}:2: a==1 is not allowed by a>=2 at {limits}:3" in str(caught.value)
+    limits.write_text("a>=1\n")
+    assert [str(one.pin) for one in wanted(read_list(file), ARM)] == ["a==1", "b==2", "c==3"]
+
+
+def test_constraints_that_cannot_be_read_are_errors(tmp_path: Path) -> None:
+    """A file that is not there, and lines that are no constraints, stand with the errors of the list."""
+    file = tmp_path / "r.txt"
+    file.write_text("-c gone.txt\n-c limits.txt\na>1\n")
+    (tmp_path / "limits.txt").write_text("a[x]<2\nb @ https://example.invalid/b.whl\nc 1\n-c limits.txt\n")
+    with pytest.raises(ConfigurationError) as caught:
+        read_list(file)
+    said = [line.split(": ")[0].removeprefix(f"{tmp_path}/") for line in str(caught.value).splitlines()]
+    assert said == ["r.txt:3", "gone.txt", "limits.txt:1", "limits.txt:2", "limits.txt:3"]
