@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """What one run of pip or uv, which are in no sandbox, may use.
+    """What one run of pip, which is in no sandbox, may use.
 
     ``memory_bytes`` (private writable memory), ``wall_seconds``, and ``file_bytes`` of one file that comes.
     """

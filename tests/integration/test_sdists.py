@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cloudimport.format.requirements import parse_lines
 from shelf_tools.indexes import Indexes, read_indexes
+from shelf_tools.limits import FETCH_LIMITS
 from shelf_tools.sdists import Sdist, SdistError, fetch_sdist
 from tests.integration.test_fetch import _environment, _served
 from tests.support.sdists import build_sdist
@@ -30,6 +32,17 @@ def test_fetched_over_http_with_its_digest(tmp_path: Path) -> None:
         found = get("Foo.Bar==1", Indexes(url), tmp_path / "into")
     assert found == Sdist(tmp_path / "into" / path.name, path.name, {"sha256": digest}, path.stat().st_size)
     assert found.path.read_bytes() == path.read_bytes()
+
+
+def test_downloads_are_limited(tmp_path: Path) -> None:
+    """A file that does not end, or takes too long to come, is given up, with the flag."""
+    build_sdist(tmp_path / "foo", "foo", "1.0", {"data": os.urandom(3 << 20)})
+    (one,) = parse_lines(["foo==1"])
+    size, late = replace(FETCH_LIMITS, file_bytes=2 << 20), replace(FETCH_LIMITS, wall_seconds=0)
+    with _served(tmp_path) as url:
+        for limits, flag in ((size, "--fetch-largest-file"), (late, "--fetch-wall-time")):
+            with pytest.raises(SdistError, match=f"while it was fetched \\({flag}\\)"):
+                fetch_sdist(one, Indexes(url), tmp_path / "into", limits)
 
 
 def test_absent_unreachable_and_refusing_indexes_are_told_apart(tmp_path: Path) -> None:
