@@ -27,7 +27,7 @@ demo: $(VENV)/.shelf system-sandbox  ## Publish requests and pandas to a folder,
 	@docs/demo/demo.sh $(BIN)/python
 
 test: lint system-test  ## Lint, types, layers, and the tests (a sample of minutes); ARGS='-k name' goes to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-long: $(VENV)/.test system-test  ## All tests: other interpreters, aarch64, more examples, killed publishers
 	@tests/support/system_packages.sh aarch64
