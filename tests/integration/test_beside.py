@@ -248,7 +248,7 @@ def beside(world: World, rounds: int) -> None:
     assert set(world.store.list("")) == {keys.SHELF, keys.STATUS, keys.COLLECTION}
 
 
-@pytest.fixture(params=["folder", "radosgw"])
+@pytest.fixture(params=["folder", pytest.param("radosgw", marks=pytest.mark.long)])
 def world(request: pytest.FixtureRequest, tmp_path: Path, new_bucket: Callable[[S3Server], str]) -> World:
     """A shelf on each kind of store that lets racing publishers race."""
     if request.param == "folder":

@@ -112,7 +112,9 @@ def expected(tmp_path_factory: pytest.TempPathFactory, index: dict[str, str]) ->
     return curator.contents()
 
 
-@pytest.mark.parametrize("moment", ["install_wheel.py", "trace_import.py"])
+@pytest.mark.parametrize(
+    "moment", [pytest.param("install_wheel.py", marks=pytest.mark.long), "trace_import.py"]
+)
 def test_a_worker_that_is_killed_loses_nothing(
     tmp_path: Path, index: dict[str, str], server: S3Server, expected: dict[str, str], moment: str
 ) -> None:

@@ -28,12 +28,14 @@ print(inspect.getsource(requests.get).splitlines()[0])
 """
 FROM_SHELF = """
 import sys
+import tempfile
 sys.path += {extra!r}
 import cloudimport
 ROOT = cloudimport.install(lock={lock!r}).root
 """
 FROM_PIP = """
 import sys
+import tempfile
 sys.path += {extra!r}
 ROOT = {plain!r}
 sys.path.insert(1, ROOT)
@@ -133,7 +135,10 @@ SYSTEM_PYTHON = Path("/usr/bin/python3")
 )
 def test_other_user_without_a_home(world: World) -> None:
     """A user who can write to no HOME runs from a temporary folder."""
-    for folder in [world.folder, *world.folder.parents[:2]]:
+    temporary = Path(tempfile.gettempdir())
+    for folder in (world.folder, *world.folder.parents):
+        if folder == temporary:
+            break
         folder.chmod(0o755)
     become = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     closed = world.folder / "closed"
