@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,14 +29,12 @@ print(inspect.getsource(requests.get).splitlines()[0])
 """
 FROM_SHELF = """
 import sys
-import tempfile
 sys.path += {extra!r}
 import cloudimport
 ROOT = cloudimport.install(lock={lock!r}).root
 """
 FROM_PIP = """
 import sys
-import tempfile
 sys.path += {extra!r}
 ROOT = {plain!r}
 sys.path.insert(1, ROOT)
