@@ -33,6 +33,7 @@ from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.records import Ref, sha256
 from cloudimport.ids import Pin, running_targets
 from cloudimport.importer.finder import ShelfFinder, path_hook, teach_pkgutil
+from cloudimport.importer.forks import forget_others
 from cloudimport.importer.places import finder_position, is_installed, path_position
 from cloudimport.settings import Settings
 from cloudimport.site.children import Children
@@ -503,4 +504,5 @@ def _register_fork() -> None:
 
 def _after_fork() -> None:
     if _current is not None:
+        forget_others()
         _current._parts.forget()

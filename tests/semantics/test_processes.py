@@ -247,6 +247,35 @@ def test_fork(world: World) -> None:
     assert out == "[2, 2, 2]"
 
 
+def test_fork_in_the_midst_of_an_import(world: World) -> None:
+    """A child imports what another thread of its parent was importing; parent and thread go on."""
+    world.handler.mkdir()
+    (world.handler / "slow.py").write_text("import hooks\nhooks.run()\nimport demo.sub.late\nDONE = True\n")
+    (world.handler / "hooks.py").write_text("def run(): pass\n")
+    out = world.run("""
+        import hooks, threading
+        parent, reached, go = os.getpid(), threading.Event(), threading.Event()
+        def run():
+            if os.getpid() == parent:
+                reached.set()
+                go.wait()
+        hooks.run = run
+        thread = threading.Thread(target=__import__, args=("slow",))
+        thread.start()
+        reached.wait()
+        pid = os.fork()
+        if not pid:
+            import slow
+            os._exit(7 if slow.DONE else 1)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        go.set()
+        thread.join()
+        import slow
+        print(code, slow.DONE)
+    """)
+    assert out == "7 True"
+
+
 def test_threads(world: World) -> None:
     """Many threads can import at once, and read data files at once; each module is executed once."""
     out = world.run("""
