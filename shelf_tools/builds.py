@@ -113,19 +113,6 @@ def check_form(built: Built, sourceless: bool) -> list[str]:
     return []
 
 
-def commit(
-    store: Store,
-    source: Source,
-    content: Content,
-    packed: Packed,
-    provenance: dict[str, object],
-    signers: Sequence[Signer] = (),
-) -> Built:
-    """Write a build: ``upload``, then ``point``. Raises ConflictError and a FetchError."""
-    built, pointer = upload(store, source, content, packed, provenance)
-    return point(store, source, built, pointer, signers)
-
-
 def upload(
     store: Store, source: Source, content: Content, packed: Packed, provenance: dict[str, object]
 ) -> tuple[Built, BuildPointer]:
