@@ -70,13 +70,15 @@ def read_build(source: Source, pin: Pin, target: str) -> Built | None:
     return Built(content, pointer.content.digest, layout, pointer.layout.digest)
 
 
-def read_provenance(source: Source, pin: Pin, target: str) -> dict[str, Any]:
+def read_provenance(
+    source: Source, pin: Pin, target: str, pointer: BuildPointer | None = None
+) -> dict[str, Any]:
     """Return the record of how a published build was made; an empty one if there is no build.
 
+    It is what ``pointer`` names, such as one whose signature was checked, else what the shelf's does now.
     Raises a FetchError or FormatError.
     """
-    key = keys.build_pointer(pin.name, pin.version, target)
-    pointer = _read_pointer(source, key)
+    pointer = pointer or _read_pointer(source, keys.build_pointer(pin.name, pin.version, target))
     if pointer is None:
         return {}
     whence = keys.build_prefix(pin.name, pin.version, target) + f"provenance-{pointer.provenance.digest}"
@@ -111,19 +113,6 @@ def check_form(built: Built, sourceless: bool) -> list[str]:
     if not sourceless and is_sourceless(content):
         return [f"{content.name}=={content.version}: it is on the shelf without source, and is used so"]
     return []
-
-
-def commit(
-    store: Store,
-    source: Source,
-    content: Content,
-    packed: Packed,
-    provenance: dict[str, object],
-    signers: Sequence[Signer] = (),
-) -> Built:
-    """Write a build: ``upload``, then ``point``. Raises ConflictError and a FetchError."""
-    built, pointer = upload(store, source, content, packed, provenance)
-    return point(store, source, built, pointer, signers)
 
 
 def upload(
@@ -175,7 +164,12 @@ def point(
 def message_of(pointer: BuildPointer) -> bytes:
     """Return what is signed of a build."""
     return build_message(
-        pointer.name, pointer.version, pointer.target, pointer.content.digest, pointer.layout.digest
+        pointer.name,
+        pointer.version,
+        pointer.target,
+        pointer.content.digest,
+        pointer.layout.digest,
+        pointer.provenance.digest,
     )
 
 

@@ -132,18 +132,37 @@ def check_lock(path: Path, signers: Sequence[Signer]) -> None:
         )
 
 
-def replace_lock(path: Path, lock: Lock, signers: Sequence[Signer] = ()) -> None:
-    """Write a lockfile in place of what is there, signed anew, with the signatures that fit it still.
+def move_lock(path: Path, output: Path, shelf: str, signers: Sequence[Signer] = ()) -> Lock:
+    """Return the lockfile at ``path`` as it is for another shelf, signed anew, to be written to ``output``.
 
-    Raises OSError, and ConfigurationError if it is signed, or is to be, and none of its roots does.
+    Raises ConfigurationError if it cannot be signed, or what ``output`` has is signed and this would not be.
+    """
+    moved = sign_lock(output, read_lock(path)._replace(shelf=shelf), signers)
+    if not moved.signatures and output.exists() and read_lock(output).signatures:
+        raise ConfigurationError(
+            f"{output} is signed, and {path} is not: publish that with --sign KEYFILE, or write another file"
+        )
+    return moved
+
+
+def replace_lock(path: Path, lock: Lock, signers: Sequence[Signer] = ()) -> None:
+    """Write a lockfile in place of what is there, as ``sign_lock`` signs it. Raises OSError as well."""
+    signed_lock = sign_lock(path, lock, signers)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, signed_lock.encode())
+
+
+def sign_lock(path: Path, lock: Lock, signers: Sequence[Signer] = ()) -> Lock:
+    """Return a lockfile for ``path``, signed anew, with the signatures that fit it still.
+
+    Raises ConfigurationError if it is signed, or is to be, and none of its roots does.
     """
     signatures = signed(lock_message(lock._replace(signatures=()).encode()), signers, lock.signatures)
     if (lock.roots or lock.signatures) and not {one.key for one in signatures} & set(
         lock.roots or (one.key for one in lock.signatures)
     ):
         raise ConfigurationError(f"{path} is signed and would change: give --sign KEYFILE to sign it anew")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, lock._replace(signatures=signatures).encode())
+    return lock._replace(signatures=signatures)
 
 
 def verify_environments(store: Store, source: Source) -> list[str]:

@@ -95,6 +95,11 @@ def check_given(given: Iterable[Path], targets: Iterable[Target]) -> None:
             )
 
 
+def fitting(given: Iterable[Path], target: Target) -> tuple[Path, ...]:
+    """Return those of some interpreters that are of a target's version."""
+    return tuple(path for path in given if _probe(path, target.python))
+
+
 def running_interpreter() -> Interpreter:
     """Return the curator's own interpreter, which installs for targets that have none here.
 

@@ -70,7 +70,8 @@ class Walk:
     """What pointers of a shelf lead to, as far as it can be read.
 
     ``needed``: keys with a digest; ``current``: those that the pointers of builds lead to. ``damaged``: the
-    key of what cannot be read, and why. ``indexes``: those of environments, of now and of their history.
+    key of what cannot be read, and why. ``indexes``: those of environments, of now and of their history;
+    ``signed``: the public keys that have signed one, by its key.
     """
 
     def __init__(self, store: Store, source: Source) -> None:
@@ -80,6 +81,7 @@ class Walk:
         self.current: set[str] = set()
         self.damaged: dict[str, str] = {}
         self.indexes: list[Indexed] = []
+        self.signed: dict[str, set[str]] = {}
         for key in sorted(store.list("envs/")):
             if key.endswith(".json"):
                 self._environment(key)
@@ -94,6 +96,13 @@ class Walk:
     def contents(self, build: Build) -> set[str]:
         """Return the digests of a build's content, as indexes name it: one, or none if none does."""
         return {index.builds[build] for index in self.indexes if index.builds and build in index.builds}
+
+    def signers(self, build: Build) -> set[str]:
+        """Return the public keys that have signed environments that have a build."""
+        signed = (
+            self.signed.get(index.key, set()) for index in self.indexes if build in (index.builds or ())
+        )
+        return set().union(*signed)
 
     def check(self, on_done: Callable[[str], None], skip: Iterable[str] = ()) -> None:
         """Read every needed object, but those in ``skip``, and note those that are damaged or gone."""
@@ -129,6 +138,9 @@ class Walk:
         except FormatError as error:
             self.damaged[key] = str(error)
             return
+        for target, signatures in pointer.signatures.items():
+            index = keys.environment_index(pointer.targets[target].digest)
+            self.signed[index] = {one.key for one in signatures}
         for target, ref in Environment("", pointer).indexes():
             self._index(pointer.requirements, target, ref)
 

@@ -22,15 +22,18 @@ from cloudimport.format.records import (
     canonical,
     parse,
     requirements_digest,
+    signatures_of,
 )
+from cloudimport.format.signing import environment_message, is_signed
 from cloudimport.ids import Pin
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
 from shelf_tools.builds import ConflictError
 from shelf_tools.copying import Copier
-from shelf_tools.environments import open_shelf, read_lock
+from shelf_tools.environments import check_lock, open_shelf, read_lock
 from shelf_tools.leases import Lease, holding
 from shelf_tools.reach import BootList, Build, Needs, Reach, environments
+from shelf_tools.signing import Signer, signed
 from shelf_tools.status import Mark, YankedPinsError, carry_over, marks, read_status
 from shelf_tools.store import open_store
 
@@ -46,13 +49,22 @@ class PromoteError(CloudImportError):
 
 @dataclass(frozen=True)
 class Wanted:
-    """One index to promote, and what the pointer it came from says beside it, such as who signed it."""
+    """One index to promote, and what the pointer it came from says beside it, such as who signed it.
+
+    ``pinned`` is the lockfile that has it, "" if none does.
+    """
 
     requirements: tuple[str, ...]
     target: str
     ref: Ref
     beside: Mapping[str, Any] = field(default_factory=dict)
     boots: tuple[BootList, ...] = ()
+    pinned: str = ""
+
+    @property
+    def message(self) -> bytes:
+        """What is signed of it."""
+        return environment_message(self.target, requirements_digest(self.requirements), self.ref.digest)
 
 
 @dataclass(frozen=True)
@@ -72,8 +84,13 @@ class Promoted:
 class Promotion:
     """From one shelf to another."""
 
-    def __init__(self, source: str, destination: str, environ: Mapping[str, str]) -> None:
-        """Raises ConfigurationError if a URL cannot be one, or both are the same."""
+    def __init__(
+        self, source: str, destination: str, environ: Mapping[str, str], signers: Sequence[Signer] = ()
+    ) -> None:
+        """``signers`` sign what they have signed already. Raises ConfigurationError if a URL cannot be one,
+        or both are the same.
+        """
+        self._signers = tuple(signers)
         self._from = open_source(source, SourceConfig(environ=environ))
         self._from_store = open_store(source, environ)
         self._store = open_store(destination, environ)
@@ -89,17 +106,21 @@ class Promotion:
         self._to.close()
 
     def of_locks(self, paths: Sequence[Path]) -> list[Wanted]:
-        """Return what lockfiles pin, with their boot images. Raises ConfigurationError or a FetchError."""
+        """Return what lockfiles pin, with their boot images.
+
+        Raises ConfigurationError, also if one is not signed by those who are to sign it, or a FetchError.
+        """
         found = []
         for path in paths:
             locked = read_lock(path)
+            check_lock(path, self._signers)
             rows = self._rows(requirements_digest(locked.requirements))
             for target, ref in locked.targets.items():
                 row = rows.get(target, {})
                 is_same = row.get("index", [""])[0] == ref.digest
                 boots = _boot_lists(ref, target, locked.boots.get(target, ()))
                 beside = _beside(row) if is_same else {}
-                found.append(Wanted(locked.requirements, target, ref, beside, boots))
+                found.append(Wanted(locked.requirements, target, ref, beside, boots, str(path)))
         return found
 
     def of_all(self) -> list[Wanted]:
@@ -136,9 +157,11 @@ class Promotion:
         """Copy builds, then indexes, then point to them. What is there is not copied again.
 
         Pins that either shelf says are yanked are refused; if that is allowed, their marks go along.
-        Raises YankedPinsError for these before anything is written, and PromoteError with a line for each
-        build that conflicts, fails or is damaged; what was copied until then is used by the next run.
+        Raises YankedPinsError for these and PromoteError for what would not be signed any more, before
+        anything is written; and PromoteError with a line for each build that conflicts, fails or is damaged;
+        what was copied until then is used by the next run.
         """
+        self._check_signatures(wanted)
         needs = self._reach.indexes(one.ref for one in wanted)
         builds = {(pin, need.target): need for need in needs for pin in need.builds}
         pins = sorted({pin for pin, _ in builds})
@@ -155,6 +178,44 @@ class Promotion:
                 lease.keep()
                 self._point(one)
         return Promoted(len(wanted), len(builds), len(objects), sum(objects), tuple(notes))
+
+    def _check_signatures(self, wanted: Sequence[Wanted]) -> None:
+        """Raises PromoteError with a line for each environment that ``_signed`` refuses, or FormatError."""
+        errors = []
+        for one in wanted:
+            key = keys.environment_pointer(requirements_digest(one.requirements))
+            try:
+                self._signed(one, self._row(key, one)[2])
+            except PromoteError as error:
+                errors.append(str(error))
+        if errors:
+            raise PromoteError("\n".join(errors))
+
+    def _signed(self, one: Wanted, old: Mapping[str, Any]) -> list[list[str]]:
+        """Return the signatures that an index has at its destination, where the row was ``old``.
+
+        They are those that fit of both shelves, and the signers', of what a lockfile that they have signed
+        pins or they have signed on one of the shelves. Raises PromoteError if they have not, or if it would
+        be without and the index that was there had one.
+        """
+        had = signatures_of(dict(old))
+        both = [*had, *signatures_of(dict(one.beside))]
+        name = f"environment {requirements_digest(one.requirements)[:12]} for {one.target}"
+        trusted = [signer.key for signer in self._signers]
+        if self._signers and not one.pinned and not is_signed(both, trusted, lambda: one.message):
+            raise PromoteError(
+                f"{name} on {self._from.url} ({one.ref.digest[:12]}) is not signed by "
+                f"{', '.join(key[:16] for key in trusted)}: 'shelf publish --sign KEYFILE' looks at what it "
+                "signs"
+            )
+        found = signed(one.message, self._signers, both)
+        if had and not found:
+            raise PromoteError(
+                f"{name} on {self._store.url} is signed by {had[-1].key[:16]}, and what would take its place "
+                f"({one.ref.digest[:12]}) is not: publish it to {self._from.url} with --sign KEYFILE, or "
+                "give --sign KEYFILE with a lockfile that this key has signed"
+            )
+        return [list(signature) for signature in found]
 
     def _yanked(self, pins: Sequence[Pin], allowed: bool) -> tuple[dict[Pin, Mark], list[str]]:
         """Return the marks of pins on the first shelf, and a line for each pin that is yanked on either.
@@ -250,20 +311,29 @@ class Promotion:
         """Make an index that of its environment and target; the one that was there is history."""
         key = keys.environment_pointer(requirements_digest(one.requirements))
         for _ in range(_ROUNDS):
-            found = self._store.read_versioned(key)
-            if found is None:
-                empty = EnvironmentPointer(one.requirements, {}, {}).encode()
-                record, version = parse(empty, "environment", key), None
-            else:
-                EnvironmentPointer.decode(found[0], f"{self._store.url}/{key}")
-                record, version = parse(found[0], "environment", key), found[1]
-            old = record["targets"].get(one.target, {})
+            record, version, old = self._row(key, one)
             history = [*record.get("kept", {}).pop(one.target, []), *old.get("history", []), old.get("index")]
             kept = {ref[0]: ref for ref in history if ref and ref[0] != one.ref.digest}
-            row = {**one.beside, "index": list(one.ref), "history": list(kept.values())}
+            same = _beside(old) if old.get("index", [""])[0] == one.ref.digest else {}
+            row = {**same, **one.beside, "index": list(one.ref), "history": list(kept.values())}
+            row["signatures"] = self._signed(one, old)
+            if not row["signatures"]:
+                del row["signatures"]
             if row == old or self._put(key, record, one.target, row, version):
                 return
         raise ConfigurationError(f"{self._store.url}/{key} kept changing while it was written: try again")
+
+    def _row(self, key: str, one: Wanted) -> tuple[dict[str, Any], str | None, dict[str, Any]]:
+        """Return an environment's pointer at the destination, its version, and the target's row; they are
+        empty if there is none. Raises FormatError.
+        """
+        found = self._store.read_versioned(key)
+        if found is None:
+            empty = EnvironmentPointer(one.requirements, {}, {}).encode()
+            return parse(empty, "environment", key), None, {}
+        EnvironmentPointer.decode(found[0], f"{self._store.url}/{key}")
+        record = parse(found[0], "environment", key)
+        return record, found[1], record["targets"].get(one.target, {})
 
     def _put(self, key: str, record: dict[str, Any], target: str, row: object, version: str | None) -> bool:
         record["targets"][target] = row

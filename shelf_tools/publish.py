@@ -20,6 +20,7 @@ from packaging.requirements import Requirement as Dependency
 
 from cloudimport.errors import AbsentError, CloudImportError, ConfigurationError
 from cloudimport.format.content import Content
+from cloudimport.format.layout import BuildPointer
 from cloudimport.format.records import Ref, requirements_digest
 from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, Target, normalise_name
@@ -263,19 +264,23 @@ class _Target:
     def _look(self, way: _Pin) -> list[str]:
         source, examiner = self._run.source, self._run.examiner
         way.built = read_build(source, way.pin, str(self._target))
-        self._check_signed(way.built)
+        signed = self._check_signed(way.built)
         if way.built is None:
             return []
         if way.requirement.hashes or examiner.is_required(way.pin):
-            record = read_provenance(source, way.pin, str(self._target))
+            record = read_provenance(source, way.pin, str(self._target), signed)
             provenance.check_wheel(record, way.requirement, self._target)
             examiner.check_published(way.pin, str(self._target), record)
         return check_form(way.built, way.pin in self._run.sourceless)
 
-    def _check_signed(self, built: Built | None) -> None:
-        """Check that who signs the environment vouches for a build that others may have made."""
+    def _check_signed(self, built: Built | None) -> BuildPointer | None:
+        """Check that who signs the environment vouches for a build that others may have made.
+
+        Returns the pointer that is signed, None if nobody signs.
+        """
         if built and self._job.signing.signers:
-            check_signed(self._run.source, built, self._job.signing.trusted)
+            return check_signed(self._run.source, built, self._job.signing.trusted)
+        return None
 
     def _build(self, work: Path, ways: Sequence[_Pin], missing: Sequence[_Pin]) -> None:
         errand = self._errand(work)

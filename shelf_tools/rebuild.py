@@ -3,13 +3,15 @@
 The lists of the environments that have what is damaged are published once more, to a shelf in a temporary
 folder: sound builds are copied there, damaged ones are fetched (by the hash that their provenance has),
 installed and traced. The same wheel gives the same content; where the trace or its order came out another
-way, packs are laid down as the layout that is on the shelf says.
+way, packs are laid down as the layout that is on the shelf says. The shelf does not say which limits,
+indexes and interpreters they were published with: who repairs does (``Making``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloudimport.errors import AbsentError, CloudImportError, FetchError, FormatError
@@ -28,12 +30,30 @@ from shelf_tools.compressing import compress
 from shelf_tools.copying import Copier
 from shelf_tools.environments import open_shelf
 from shelf_tools.indexing import Built
+from shelf_tools.interpreters import check_given, fitting
+from shelf_tools.limits import StageLimits
 from shelf_tools.objects import Indexed, Walk, plain
 from shelf_tools.pack import LEVEL
 from shelf_tools.publish import Job, Reporter, publish
 from shelf_tools.reach import Build, Reach, build_of, pack_keys
 from shelf_tools.store import Store, open_store
 from shelf_tools.workfolder import work_folder
+
+
+@dataclass(frozen=True)
+class Making:
+    """How builds are made again, as far as the shelf does not say how they were.
+
+    ``options`` are lines of a requirements file that say which indexes to use; the others as ``publish.Job``
+    has them.
+    """
+
+    environ: Mapping[str, str]
+    sandbox: str = "bubblewrap"
+    limits: StageLimits = field(default_factory=StageLimits)
+    allow_sdist: frozenset[str] = frozenset()
+    pythons: tuple[Path, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 class Rebuilt:
@@ -181,14 +201,15 @@ def _listed(index: Indexed) -> list[Build]:
 
 
 @contextmanager
-def rebuilt(
-    store: Store, source: Source, environ: Mapping[str, str], sandbox: str, report: Reporter, walk: Walk
-) -> Iterator[Rebuilt]:
+def rebuilt(store: Store, source: Source, making: Making, report: Reporter, walk: Walk) -> Iterator[Rebuilt]:
     """Build again what a walk found damaged, and yield it. Builds that fail are reported, and are not there.
 
-    Raises OSError, and ConfigurationError if there is no sandbox.
+    Raises OSError, and ConfigurationError if there is no sandbox, or an interpreter that was named is for
+    none of the targets.
     """
-    needed = _Needed(walk)
+    needed, environ = _Needed(walk), making.environ
+    if needed.indexes:
+        check_given(making.pythons, [Target.parse(index.target) for index in needed.indexes])
     for pin, target in sorted(needed.orphans):
         report.note(f"{pin} for {target} is in no environment: 'shelf gc' takes it, then publish it again")
     with work_folder("repair") as work:
@@ -205,7 +226,7 @@ def rebuilt(
                 folder = work / str(number)
                 folder.mkdir()
                 made = _Made(source, index, needed.builds)
-                job = _job(folder, made, url, Target.parse(index.target), environ, sandbox)
+                job = _job(folder, made, url, Target.parse(index.target), making)
                 try:
                     publish(job, report)
                 except CloudImportError as error:
@@ -216,11 +237,9 @@ def rebuilt(
             read.close()
 
 
-def _job(
-    folder: Path, made: _Made, url: str, target: Target, environ: Mapping[str, str], sandbox: str
-) -> Job:
+def _job(folder: Path, made: _Made, url: str, target: Target, making: Making) -> Job:
     requirements = folder / "requirements.txt"
-    requirements.write_text("".join(f"{line}\n" for line in made.lines), encoding="utf-8")
+    requirements.write_text("".join(f"{line}\n" for line in (*making.options, *made.lines)), encoding="utf-8")
     lock = folder / "cloudimport.lock"
     return Job(
         requirements,
@@ -228,10 +247,12 @@ def _job(
         (target,),
         lock,
         url,
-        environ,
-        sandbox=sandbox,
-        allow_sdist=frozenset(made.from_source),
+        making.environ,
+        sandbox=making.sandbox,
+        limits=making.limits,
+        allow_sdist=making.allow_sdist | frozenset(made.from_source),
         bytecode_only=tuple(made.sourceless),
+        pythons=fitting(making.pythons, target),
     )
 
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 from cloudimport.errors import AbsentError, CorruptError, DeniedError, FormatError
 from cloudimport.format.layout import BuildPointer
+from cloudimport.format.signing import is_signed
 from cloudimport.sources.base import Source
+from shelf_tools.builds import message_of
 from shelf_tools.leases import holding
 from shelf_tools.objects import Walk, plain, read_checked, survey
 from shelf_tools.reach import Build, build_of
@@ -27,10 +29,14 @@ Opener = Callable[[Walk], Source]
 
 @dataclass
 class Repaired:
-    """Keys that are sound again, and those that are not, with the reason."""
+    """Keys that are sound again, and those that are not, with the reason.
+
+    ``unsigned``: builds of signed environments whose pointer none of these keys has signed as it is now.
+    """
 
     done: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    unsigned: list[Build] = field(default_factory=list)
 
 
 def repair(
@@ -61,6 +67,7 @@ class _Repair:
     def __init__(self, store: Store, source: Source, open_donor: Opener) -> None:
         self._store, self._source, self._open_donor = store, source, open_donor
         self._donor: Source | None = None
+        self._put_back: dict[Build, BuildPointer] = {}
 
     def run(self, sound: set[str]) -> Repaired:
         """Repair in rounds: an index or a layout that is sound again leads to more."""
@@ -73,7 +80,11 @@ class _Repair:
             left = {key: said for key, said in walk.damaged.items() if key not in why and tried[key] < _TRIES}
             if not left:
                 done = sorted(set(tried) - set(walk.damaged) - set(why))
-                return Repaired(done, {key: why.get(key, said) for key, said in walk.damaged.items()})
+                unsigned = [
+                    build for build, pointer in self._put_back.items() if _lacks(pointer, build, walk)
+                ]
+                why = {key: why.get(key, said) for key, said in walk.damaged.items()}
+                return Repaired(done, why, sorted(unsigned))
             for key in sorted(left):
                 tried[key] += 1
                 problem = self._replace(key, walk)
@@ -105,5 +116,12 @@ class _Repair:
             assert self._donor is not None
             return f"that of {self._donor.url} is not of the content that environments have"
         found = self._store.read_versioned(key)
-        self._store.replace(key, data, None if found is None else found[1])
+        if self._store.replace(key, data, None if found is None else found[1]):
+            self._put_back[build] = pointer
         return ""
+
+
+def _lacks(pointer: BuildPointer, build: Build, walk: Walk) -> bool:
+    """Whether a build's pointer is not signed by those who have signed environments that have it."""
+    signers = walk.signers(build)
+    return bool(signers) and not is_signed(pointer.signatures, signers, lambda: message_of(pointer))

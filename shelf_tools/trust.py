@@ -22,13 +22,21 @@ from shelf_tools.store import Store
 _ROUNDS = 50
 
 
-def check_signed(source: Source, built: Built, trusted: Sequence[str]) -> None:
-    """Check that a published build, as it was read, is signed by one of the keys. Raises SignatureError."""
+def check_signed(source: Source, built: Built, trusted: Sequence[str]) -> BuildPointer:
+    """Check that a published build, as it was read, is signed by one of the keys; return its pointer.
+
+    The provenance that it names is signed too. Raises SignatureError.
+    """
     content = built.content
     key = keys.build_pointer(content.name, content.version, content.target)
     pointer = BuildPointer.decode(source.read(key), f"{source.url}/{key}")
     message = signing.build_message(
-        content.name, content.version, content.target, built.content_digest, built.layout_digest
+        content.name,
+        content.version,
+        content.target,
+        built.content_digest,
+        built.layout_digest,
+        pointer.provenance.digest,
     )
     pin = f"{content.name}=={content.version}"
     signing.check(
@@ -38,6 +46,7 @@ def check_signed(source: Source, built: Built, trusted: Sequence[str]) -> None:
         f"{pin} for {content.target}, which is on {source.url} already,",
         f"if you trust it as it is there, 'shelf key sign KEYFILE {pin}'; else use a shelf of your own",
     )
+    return pointer
 
 
 def sign_build(store: Store, source: Source, pin: Pin, target: str, signers: Sequence[Signer]) -> bool:

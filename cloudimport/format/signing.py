@@ -68,10 +68,10 @@ def environment_message(target: str, requirements: str, index: str) -> bytes:
     return _message("environment", {"target": target, "requirements": requirements, "index": index})
 
 
-def build_message(name: str, version: str, target: str, content: str, layout: str) -> bytes:
-    """Return what is signed of a build: whose it is, and the digests of its content and layout."""
+def build_message(name: str, version: str, target: str, content: str, layout: str, provenance: str) -> bytes:
+    """Return what is signed of a build: whose it is, and the digests of its content, layout, provenance."""
     record = {"name": name, "version": version, "target": target, "content": content, "layout": layout}
-    return _message("build", record)
+    return _message("build", {**record, "provenance": provenance})
 
 
 def lock_message(text: str) -> bytes:

@@ -9,8 +9,9 @@ from pathlib import Path
 from cloudimport.errors import ConfigurationError
 from cloudimport.settings import LOCK_NAME
 from shelf_tools.console import Call, Commands, counted
-from shelf_tools.environments import read_lock, replace_lock
+from shelf_tools.environments import move_lock, replace_lock
 from shelf_tools.promote import Promotion
+from shelf_tools.signing import open_key
 
 
 def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
@@ -41,6 +42,15 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         action="store_true",
         help="yanked versions as well, with their marks and reasons, which DST then has",
     )
+    promote.add_argument(
+        "--sign",
+        metavar="KEYFILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="sign the environments on DST and the lockfile of -o anew, if this key has signed the lockfile "
+        "(--all: the environments) as it is; repeatable",
+    )
     promote.set_defaults(run=run)
 
 
@@ -52,9 +62,12 @@ def run(call: Call) -> int:
         raise ConfigurationError("--all is more than --lock: give one of them")
     if options.output and len(locks) != 1:
         raise ConfigurationError("-o is for one lockfile")
+    signers = [open_key(path) for path in options.sign]
+    moved = move_lock(locks[0], options.output, options.destination, signers) if options.output else None
     bars = call.bars()
     call.end_on_sigterm()
-    with closing(Promotion(options.source, options.destination, call.environ)) as promotion, bars.progress:
+    source, destination = options.source, options.destination
+    with closing(Promotion(source, destination, call.environ, signers)) as promotion, bars.progress:
         wanted = promotion.of_all() if options.all else promotion.of_locks(locks)
         done = promotion.run(
             wanted,
@@ -69,6 +82,6 @@ def run(call: Call) -> int:
         f"{counted(done.indexes, 'index', 'indexes')} and {counted(done.builds, 'build')} on "
         f"{options.destination}; {counted(done.objects, 'object')} copied ({counted(done.size, 'byte')})"
     )
-    if options.output:
-        replace_lock(options.output, read_lock(locks[0])._replace(shelf=options.destination))
+    if moved:
+        replace_lock(options.output, moved)
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from functools import partial
 from pathlib import Path
 
 from cloudimport.errors import ConfigurationError
@@ -15,6 +14,7 @@ from shelf_tools import limits
 from shelf_tools.config import NAME as CONFIG
 from shelf_tools.config import beside, read_config
 from shelf_tools.console import Call, Commands
+from shelf_tools.flags import add_limits, add_python, given_limits
 from shelf_tools.inputs import is_requirements_file
 from shelf_tools.pack import LEVEL
 from shelf_tools.provenance import ALL
@@ -107,7 +107,7 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         type=Path,
         help=f"limits and allow-sdist of every publication; default: {CONFIG} beside the requirements",
     )
-    _add_limits(make)
+    add_limits(make)
     make.add_argument(
         "--bytecode-only",
         metavar="NAME",
@@ -148,48 +148,8 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         help=f"where the work is done: {', '.join(KINDS)} (of this machine), or dask=tcp://host:8786; "
         f"default: {KINDS[0]}",
     )
-    make.add_argument(
-        "--python",
-        metavar="FILE",
-        action="append",
-        default=[],
-        type=Path,
-        help="an interpreter that compiles and traces for the targets of its version; repeatable; default: "
-        "what uv and pyenv have",
-    )
+    add_python(make)
     make.set_defaults(run=run)
-
-
-def _add_limits(make: argparse.ArgumentParser) -> None:
-    """Add a flag for each limit of each stage."""
-    for stage in limits.STAGES:
-        group = make.add_argument_group(f"limits while a package is {stage.doing}")
-        for limit in stage.table:
-            default = limits.show(limit, getattr(stage.limits, limit.field))
-            group.add_argument(
-                limits.flag(stage, limit),
-                metavar={"bytes": "SIZE", "seconds": "TIME", "number": "N"}[limit.unit],
-                type=partial(_limit, limit),
-                help=f"{limit.help}; default: {default}",
-            )
-
-
-def _limit(limit: limits.Limit, text: str) -> int:
-    try:
-        return limits.parse(limit, text)
-    except ConfigurationError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _given(options: argparse.Namespace) -> dict[str, dict[str, int]]:
-    """Return the limits that were given as flags, by stage and name."""
-    found: dict[str, dict[str, int]] = {}
-    for stage in limits.STAGES:
-        for limit in stage.table:
-            value = getattr(options, limits.flag(stage, limit).removeprefix("--").replace("-", "_"))
-            if value is not None:
-                found.setdefault(stage.name, {})[limit.name] = value
-    return found
 
 
 def _positive(text: str) -> int:
@@ -235,7 +195,7 @@ def run(call: Call) -> int:
         extras=tuple(options.extra),
         groups=tuple(options.group),
         add_missing=options.add_missing,
-        limits=limits.StageLimits.of(_given(options), config.limits),
+        limits=limits.StageLimits.of(given_limits(options), config.limits),
         allow_sdist=config.allow_sdist | frozenset(map(normalise_name, options.allow_sdist)),
         signing=_signing(options),
         bytecode_only=tuple(options.bytecode_only),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,18 @@ from cloudimport.format.records import EnvironmentPointer, Ref, requirements_dig
 from cloudimport.ids import Pin, running_targets
 from shelf_tools import copying
 from shelf_tools.builds import verify_build
-from shelf_tools.environments import read_lock, replace_lock, verify_environments
+from shelf_tools.environments import (
+    check_lock,
+    publish_environment,
+    read_lock,
+    replace_lock,
+    verify_environments,
+    write_lock,
+)
 from shelf_tools.leases import holding
 from shelf_tools.promote import Promoted, PromoteError, Promotion
 from shelf_tools.reach import BootList
+from shelf_tools.signing import Signer, Signing, new_key, open_key
 from shelf_tools.status import Mark, YankedPinsError, marks, read_status, yank
 from shelf_tools.stores.folder import FolderStore
 from tests.support.s3servers import S3Server
@@ -67,9 +75,11 @@ def folder(tmp_path: Path) -> MadeShelf:
     return MadeShelf(tmp_path / "there")
 
 
-def promote(source: MadeShelf, destination: MadeShelf, *locks: Path) -> Promoted:
+def promote(
+    source: MadeShelf, destination: MadeShelf, *locks: Path, signers: Sequence[Signer] = ()
+) -> Promoted:
     """Promote what lockfiles pin; all without."""
-    promotion = Promotion(source.url, destination.url, destination.environ)
+    promotion = Promotion(source.url, destination.url, destination.environ, signers)
     try:
         wanted = promotion.of_locks(locks) if locks else promotion.of_all()
         return promotion.run(wanted, lambda total: None, lambda name: None, print)
@@ -156,6 +166,10 @@ def test_what_stands_beside_an_index_goes_with_it(source: MadeShelf, folder: Mad
     pointer = json.loads(path.read_bytes())
     pointer["targets"][TARGET]["index"][0] = sha256(b"newer")
     path.write_text(json.dumps(pointer))
+    promote(source, folder, source.lock)  # what is there is of the same index: it stays
+    row = json.loads((Path(folder.url) / key).read_bytes())["targets"][TARGET]
+    assert row["signed"] == ["x"]
+    folder.store.delete(key)
     promote(source, folder, source.lock)
     row = json.loads((Path(folder.url) / key).read_bytes())["targets"][TARGET]
     assert "signed" not in row
@@ -373,3 +387,122 @@ def test_the_command(source: MadeShelf, tmp_path: Path) -> None:
         ran = run_shelf("promote", source.url, there, *arguments)
         assert ran.returncode == 1
         assert words in ran.stderr
+
+
+LINES = ("a==1", "b==2")
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Signer:
+    """A curator's key, in a file."""
+    return new_key(tmp_path / "key")
+
+
+def sign(shelf: MadeShelf, *signers: Signer) -> Ref:
+    """Publish the environment of two packages to a shelf again, signed."""
+    builds = [shelf.builds[Pin.parse(line)] for line in LINES]
+    return publish_environment(shelf.store, shelf.source, LINES, shelf.target, builds, print, signers)
+
+
+def signed_by(shelf: MadeShelf) -> list[str]:
+    """Return the keys whose signatures the environment has, all of them sound; and what a reader makes of
+    them.
+    """
+    assert verify_environments(shelf.store, shelf.source) == []
+    key = keys.environment_pointer(requirements_digest(LINES))
+    found = EnvironmentPointer.decode((Path(shelf.url) / key).read_bytes(), key)
+    return [one.key for one in found.signatures.get(TARGET, ())]
+
+
+@pytest.mark.parametrize("by_lock", [True, False], ids=["lock", "all"])
+def test_signatures_of_both_shelves(
+    source: MadeShelf, destination: MadeShelf, signer: Signer, tmp_path: Path, by_lock: bool
+) -> None:
+    """The same index keeps the signatures that it has where it goes, beside those that come with it."""
+    locks = [source.lock] if by_lock else []
+    promote(source, destination, *locks)
+    key = keys.environment_pointer(requirements_digest(LINES))
+    destination.builds = source.builds
+    sign(destination, signer)
+    before = everything(destination)
+    promote(source, destination, *locks)
+    assert everything(destination) == before
+    other = new_key(tmp_path / "other")
+    sign(source, other)
+    promote(source, destination, *locks)
+    found = EnvironmentPointer.decode(everything(destination)[key], key)
+    assert [one.key for one in found.signatures[TARGET]] == [signer.key, other.key]
+    assert verify_environments(destination.store, destination.source) == []
+
+
+@pytest.mark.parametrize("by_lock", [True, False], ids=["lock", "all"])
+def test_nothing_signed_becomes_unsigned(
+    source: MadeShelf, folder: MadeShelf, signer: Signer, by_lock: bool
+) -> None:
+    """An index without a signature does not replace one that has one; nothing is copied before that is said.
+
+    Signed by whoever has signed the lockfile, or with a signature of its own, it does.
+    """
+    locks = [source.lock] if by_lock else []
+    folder.add("a", "1", {"a.py": "X = 1\n" * 100, "a.dat": random.Random(1).randbytes(100_000)})
+    folder.add("b", "2", {"b.py": "import a\n" * 100}, opened=[("b.py", False)])
+    old = sign(folder, signer)
+    before = everything(folder)
+    with pytest.raises(PromoteError) as caught:
+        promote(source, folder, *locks)
+    assert f"is signed by {signer.key[:16]}, and what would take its place" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert everything(folder) == before
+    ref = read_lock(source.lock).targets[TARGET]
+    assert ref != old
+    if by_lock:
+        with pytest.raises(ConfigurationError, match=r"is not signed by .* as it stands"):
+            promote(source, folder, source.lock, signers=[signer])
+        source.lock.unlink()
+        write_lock(source.lock, source.url, LINES, {TARGET: ref}, Signing((signer,)))
+        promote(source, folder, source.lock, signers=[signer])
+        assert signed_by(folder) == [signer.key]
+        assert signed_by(source) == []
+        return
+    with pytest.raises(PromoteError, match="'shelf publish --sign KEYFILE' looks at what it signs"):
+        promote(source, folder, signers=[signer])
+    assert everything(folder) == before
+    sign(source, signer)
+    promote(source, folder)
+    assert signed_by(folder) == [signer.key]
+
+
+def test_the_command_and_a_signed_lock(source: MadeShelf, signer: Signer, tmp_path: Path) -> None:
+    """A signed lockfile is of another shelf only if it is signed anew; that is said before anything is
+    copied. What is signed where it would go is not replaced by what is not.
+    """
+    there, new = tmp_path / "prod", tmp_path / "new.lock"
+    whole = source.lock.read_text()
+    ref = sign(source, signer)
+    source.lock.unlink()
+    write_lock(source.lock, source.url, LINES, {TARGET: ref}, Signing((signer,)))
+
+    def run(*arguments: str | Path) -> str:
+        ran = run_shelf("promote", source.url, there, "-o", new, *arguments, cwd=source.work)
+        assert ran.returncode == 1
+        assert not there.exists()
+        return ran.stderr
+
+    assert f"{new} is signed and would change: give --sign KEYFILE" in run()
+    other = new_key(tmp_path / "other")
+    assert f"{new} is signed and would change: give --sign KEYFILE" in run("--sign", tmp_path / "other")
+    assert not new.exists()
+    key = tmp_path / "key"
+    assert open_key(key).key == signer.key
+    run_shelf("promote", source.url, there, "-o", new, "--sign", key, cwd=source.work).ok()
+    locked = read_lock(new)
+    assert (locked.shelf, locked.roots) == (str(there), (signer.key,))
+    assert [one.key for one in locked.signatures] == [signer.key]
+    check_lock(new, [signer])
+    with pytest.raises(ConfigurationError, match="is not signed by"):
+        check_lock(new, [other])
+    source.lock.write_text(whole)
+    ran = run_shelf("promote", source.url, there, "-o", new, cwd=source.work)
+    assert ran.returncode == 1
+    assert f"{new} is signed, and cloudimport.lock is not" in ran.stderr
+    assert read_lock(new) == locked

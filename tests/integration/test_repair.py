@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,23 @@ from cloudimport.errors import AbsentError, CorruptError
 from cloudimport.format import keys
 from cloudimport.format.layout import BuildPointer
 from cloudimport.format.records import EnvironmentPointer, Ref, requirements_digest, sha256
-from cloudimport.ids import running_targets
+from cloudimport.ids import Pin, running_targets
+from cloudimport.sources.config import SourceConfig
+from cloudimport.sources.opening import open_source
 from shelf_tools import rebuild
-from shelf_tools.builds import Blocks, verify_build
+from shelf_tools.builds import Blocks, read_provenance, verify_build
 from shelf_tools.environments import verify_environments
+from shelf_tools.interpreters import find_interpreter
+from shelf_tools.limits import StageLimits
 from shelf_tools.objects import Walk, plain
 from shelf_tools.reach import BootList, pack_keys
 from shelf_tools.rebuild import lay_down
 from shelf_tools.repair import Repaired, repair
+from shelf_tools.signing import new_key
 from tests.support.children import Ran
 from tests.support.localwheels import make_wheels, write_requirements
 from tests.support.s3servers import S3Server
+from tests.support.sandboxes import bubblewrap
 from tests.support.shelfcommand import run_shelf
 from tests.support.shelves import MadeShelf
 
@@ -304,6 +311,83 @@ def test_another_wheel_is_not_taken(curator: Curator, tmp_path: Path) -> None:
     assert ran.returncode == 1
     assert "was built again with content" in ran.stderr.replace("\n", " ")
     assert not (curator.shelf / pack).exists()
+
+
+def test_built_again_as_it_was_published(curator: Curator, tmp_path: Path) -> None:
+    """Limits of a file and of flags, the indexes of a list, and an interpreter, as ``publish`` has them."""
+    bubblewrap()
+    pin = Pin.parse("beta==2")
+    pointer = curator.shelf / keys.build_pointer(*pin, TARGET)
+    pointer.unlink()
+    there = tmp_path / "lists"
+    there.mkdir()
+    (there / "requirements.txt").write_text("--find-links ../wheels\nbeta==2\n")
+    (there / "shelf.toml").write_text("[limits.install]\nmemory = '1GiB'\nprocesses = 33\n")
+    env = {name: value for name, value in curator.environ.items() if name != "PIP_FIND_LINKS"}
+
+    def repair(*arguments: str) -> Ran:
+        command = ("verify", "--repair", "--from-index", "--shelf", curator.shelf, *arguments)
+        return run_shelf(*command, env=env, cwd=tmp_path)
+
+    ran = repair()
+    assert ran.returncode == 1
+    assert not pointer.exists()
+    listed = ("-r", "lists/requirements.txt")
+    ran = repair(*listed, "--python", "/bin/true")
+    assert ran.returncode == 1
+    assert "/bin/true is not a CPython (with a GIL) of a version that is published for" in ran.stderr
+    interpreter = find_interpreter(running_targets()[0])
+    assert interpreter is not None
+    # It says that it is of a patch release that no other is of.
+    python = tmp_path / "some-python"
+    other = r's/("version": \[[0-9]+, [0-9]+, )[0-9]+/\199/'
+    python.write_text(f"#!/bin/sh\n{interpreter.executable} \"$@\" | sed -E '{other}'\n")
+    python.chmod(0o755)
+    repair(*listed, "--python", "some-python", "--install-processes", "44", "--trace-wall-time", "2min").ok()
+    given = {"install": {"memory": 1 << 30, "processes": 44}, "trace": {"wall-time": 120}}
+    expected = StageLimits.of(given)
+    with closing(open_source(str(curator.shelf), SourceConfig(environ={}))) as source:
+        made = read_provenance(source, pin, TARGET)
+    assert made["limits"] == {"install": vars(expected.install), "trace": vars(expected.trace)}
+    major, minor = running_targets()[0].python
+    assert made["tools"]["interpreter"].startswith(f"CPython {major}.{minor}.99 ")
+    pointer.unlink()
+    (tmp_path / "other.toml").write_text("[limits.install]\nlargest-file = '1KiB'\n")
+    ran = repair(*listed, "--config", "other.toml")
+    assert ran.returncode == 1
+    assert "--install-largest-file" in ran.stdout + ran.stderr
+    for flag in (listed, ("--config", "other.toml"), ("--python", "x"), ("--build-processes", "9")):
+        ran = run_shelf("verify", "--shelf", curator.shelf, *flag, cwd=tmp_path)
+        assert ran.returncode == 1
+        assert "-r, --config, --python and limits are for --from-index" in ran.stderr
+
+
+def test_what_has_to_be_signed_again(curator: Curator, tmp_path: Path) -> None:
+    """A signed build whose pointer is put back without its signature is named, with what to do; one that
+    comes with it from another shelf is not, nor is one that nobody has signed.
+    """
+    new_key(tmp_path / "key")
+    copy = tmp_path / "copy"
+    pointer = keys.build_pointer("beta", "2", TARGET)
+    (curator.shelf / pointer).unlink()
+    assert "key sign" not in curator.run("verify", "--repair", "--from-index").stderr
+    shutil.rmtree(curator.shelf)
+    publish = ("publish", "-r", curator.requirements, "--sign", tmp_path / "key")
+    curator.run(*publish).ok()
+    shutil.copytree(curator.shelf, copy)
+    (curator.shelf / pointer).unlink()
+    ran = curator.run("verify", "--repair", "--from", copy)
+    assert f"repaired {pointer}" in ran.ok()
+    assert "key sign" not in ran.stderr
+    (curator.shelf / pointer).unlink()
+    ran = curator.run("verify", "--repair", "--from-index")
+    assert f"repaired {pointer}" in ran.ok()
+    said = f"note: beta==2 for {TARGET} is not signed by those who signed environments that have it"
+    assert said in ran.stderr
+    assert "alpha==1" not in ran.stderr
+    assert curator.run(*publish).returncode == 1
+    run_shelf("key", "sign", tmp_path / "key", "beta==2", "--shelf", curator.shelf).ok()
+    curator.run(*publish).ok()
 
 
 def test_what_is_in_no_environment_is_not_built_again(curator: Curator) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cloudimport.format.records import EnvironmentPointer, requirements_digest
+from cloudimport.format.layout import BuildPointer
+from cloudimport.format.records import EnvironmentPointer, Ref, canonical, requirements_digest, sha256
 from cloudimport.ids import running_targets
+from shelf_tools.compressing import compress
 from shelf_tools.signing import Signer, new_key
 from tests.support.children import Ran, Runner
 from tests.support.localwheels import PINS, make_wheels, write_requirements
@@ -270,6 +272,34 @@ def test_replaced_build_pointer(place: Place) -> None:
     assert "alpha==1 for" in refused.stderr
     assert "the signature does not fit it" in refused.stderr
     assert f"the signature by {place.keys['one'].key[:16]} does not fit it" in place.shelf("verify").stderr
+
+
+@pytest.mark.parametrize("claim", ["hash", "attestation"])
+def test_replaced_provenance(place: Place, claim: str) -> None:
+    """Who may write to the bucket cannot say of a signed build that it was made of the wheel whose hash the
+    list has, nor that it was attested: the record of whence it came is signed with it.
+    """
+    place.publish("--sign", "one").ok()
+    forged = {"wheel": {"name": "alpha.whl", "sha256": "0" * 64}, "attestations": [{"publisher": {}}]}
+    record = canonical({"format": 1, "kind": "provenance", **forged})
+    stored = compress(record, 3)
+    (path,) = (place.folder / "shelf").glob("packages/alpha/1/*/build.json")
+    (path.parent / f"provenance-{sha256(record)}").write_bytes(stored)
+    pointer = BuildPointer.decode(path.read_bytes(), "it")
+    path.chmod(0o644)
+    changed = pointer._replace(provenance=Ref(sha256(record), len(stored), len(record)))
+    path.write_bytes(changed.encode())
+    flags = []
+    if claim == "hash":
+        write_requirements(place.folder / "requirements.txt", (f"{PINS[0]} --hash=sha256:{'0' * 64}",))
+    else:
+        write_requirements(place.folder / "requirements.txt", PINS[:1])
+        flags = ["--require-attestation"]
+    refused = place.publish("--lock", "other.lock", "--sign", "one", *flags)
+    assert refused.returncode == 1
+    assert "the signature does not fit it" in refused.stderr
+    assert not (place.folder / "other.lock").exists()
+    place.publish("--lock", "other.lock", *flags).ok()  # unsigned, it is what the shelf says
 
 
 def test_boot_images_need_the_key(place: Place) -> None:

@@ -167,7 +167,8 @@ def signer() -> Signer:
 def signed_build_pointer() -> BuildPointer:
     """Return the build's pointer, signed."""
     pointer = build_pointer()
-    message = build_message("alpha", "1.2", TARGET, pointer.content.digest, pointer.layout.digest)
+    digests = pointer.content.digest, pointer.layout.digest, pointer.provenance.digest
+    message = build_message("alpha", "1.2", TARGET, *digests)
     return pointer._replace(signatures=signed(message, [signer()]))
 
 

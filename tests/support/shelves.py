@@ -13,7 +13,7 @@ from cloudimport.ids import Pin, Target, running_targets
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
-from shelf_tools.builds import commit
+from shelf_tools.builds import point, upload
 from shelf_tools.collect import code_file
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
 from shelf_tools.indexing import Built
@@ -114,7 +114,8 @@ class MadeShelf:
         digest = sha256(content.encode())
         packed = pack(content, digest, tree, code, magic, order, after, graph, packs, self.level)
         provenance = {"format": 1, "kind": "provenance", "published": 0}
-        self.builds[pin] = commit(self.store, self.source, content, packed, provenance)
+        built, pointer = upload(self.store, self.source, content, packed, provenance)
+        self.builds[pin] = point(self.store, self.source, built, pointer)
         return self.builds[pin]
 
     def environment(self, *pins: str) -> Ref:
