@@ -71,7 +71,7 @@ def _query(listed: Listed, target: Target, environ: Mapping[str, str], work: Pat
     source = work / "listed.in"
     pins = (one._replace(marker="").line for one in wanted(listed, target))
     source.write_text("\n".join([*map(absolute, listed.options), *pins]) + "\n", encoding="utf-8")
-    arguments = [f"--constraints={name}" for name in listed.constraints]
+    arguments = [f"--constraints={name}" for name in listed.constraint_files]
     arguments += ["--generate-hashes"] if all(one.hashes for one in listed.requirements) else []
     return Query((str(source),), tuple(arguments), uv_settings(environ))
 
