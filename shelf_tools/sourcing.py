@@ -7,7 +7,7 @@ without running any package's code, before the sandbox without network builds.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +83,8 @@ class Sourcing:
         to_build = [one for one in wanted if one.pin in failures and one.pin.name in self.allowed]
         for one in to_build:
             self.note(f"{one.pin}: {failures[one.pin].partition(': --allow-sdist')[0]}: its source is tried")
-        for pin, outcome in self._build_all(to_build, target, into):
+
+        def take(pin: Pin, outcome: Wheel | Exception) -> None:
             if isinstance(outcome, Wheel):
                 found[pin] = outcome
                 del failures[pin]
@@ -92,13 +93,22 @@ class Sourcing:
                 failures[pin] = f"{failures[pin]}; {outcome}"
             else:
                 failures[pin] = str(outcome).removeprefix(f"{pin}: ")
+
+        self._build_all(to_build, target, into, take)
         where = {one.pin: one.where for one in wanted}
         return found, {pin: f"{where[pin]}: {pin}: {reason}" for pin, reason in failures.items()}
 
     def _build_all(
-        self, wanted: Sequence[Requirement], target: Target, into: Path
-    ) -> Iterator[tuple[Pin, Wheel | CloudImportError]]:
-        """Build, in threads of their own, and yield each outcome when it is there."""
+        self,
+        wanted: Sequence[Requirement],
+        target: Target,
+        into: Path,
+        take: Callable[[Pin, Wheel | Exception], None],
+    ) -> None:
+        """Build, in threads of their own; ``take`` gets each outcome when it is there, in this thread.
+
+        A full disk is the failure of the build that it befell: the others go on.
+        """
         with ThreadPoolExecutor(_BUILDS, "build") as pool:
             running = {
                 pool.submit(self._build, one, target, into / f"build-{one.pin.name}"): one.pin
@@ -107,13 +117,14 @@ class Sourcing:
             try:
                 for done in as_completed(running):
                     error = done.exception()
-                    if error is not None and not isinstance(error, CloudImportError):
+                    if error is not None and not isinstance(error, (CloudImportError, OSError)):
                         raise error
-                    yield running[done], error or done.result()
-            except BaseException:  # interrupted: what has not begun shall not begin, what runs shall end
+                    take(running[done], error or done.result())
+            except BaseException as error:  # what has not begun shall not begin
                 for future in running:
                     future.cancel()
-                process.stop_all()
+                if isinstance(error, (KeyboardInterrupt, SystemExit)):  # and what runs shall end, all of it
+                    process.stop_all()
                 raise
 
     def _build(self, one: Requirement, target: Target, folder: Path) -> Wheel:
