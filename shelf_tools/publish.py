@@ -336,6 +336,7 @@ class _Target:
             sandbox_called(job.sandbox),
             job.limits,
             self._report.note,
+            job.pythons,
         )
         wanted = [way.requirement for way in missing]
         wheels = sourcing.wheels(wanted, self._target, into, lambda pin: self._report.step(str(pin)))

@@ -41,7 +41,8 @@ class Sourcing:
     """How wheels are had. ``env`` is the curator's environment, ``options`` and ``links`` are the list's.
 
     ``allowed`` are normalised names of packages that may be built; ``limits`` are for each pip and each
-    build. ``note`` is called with lines for a person, in the thread that calls ``wheels``.
+    build. ``note`` is called with lines for a person, in the thread that calls ``wheels``. ``pythons`` are
+    interpreters that the curator named, which build for targets of their version.
     """
 
     env: Mapping[str, str]
@@ -52,6 +53,7 @@ class Sourcing:
     sandbox: Sandbox
     limits: StageLimits
     note: Callable[[str], None]
+    pythons: tuple[Path, ...] = ()
 
     def wheels(
         self, wanted: Sequence[Requirement], target: Target, into: Path, on_done: OnDone
@@ -129,7 +131,7 @@ class Sourcing:
 
     def _build(self, one: Requirement, target: Target, folder: Path) -> Wheel:
         """Fetch a source distribution and what it needs, and build it. Raises CloudImportError."""
-        here, interpreter = _builder_for(one.pin, target)
+        here, interpreter = _builder_for(one.pin, target, self.pythons)
         sdist = fetch_sdist(one, read_indexes(self.env, self.options), folder, self.limits.fetch)
         builder = Builder(sdist.path, one.pin, interpreter, self.sandbox, self.limits.build)
         system = builder.look()
@@ -184,7 +186,7 @@ class Sourcing:
         return fetched
 
 
-def _builder_for(pin: Pin, target: Target) -> tuple[Target, Interpreter]:
+def _builder_for(pin: Pin, target: Target, pythons: Sequence[Path]) -> tuple[Target, Interpreter]:
     """Return this machine as a target of the same Python, and its interpreter.
 
     Of another machine's target too: what is built there may turn out to be pure Python. Raises BuildError.
@@ -192,12 +194,12 @@ def _builder_for(pin: Pin, target: Target) -> tuple[Target, Interpreter]:
     library = tuple(map(int, platform.libc_ver()[1].split(".")[:2])) or (2, 17)
     glibc = max((one for one in GLIBCS if one <= library), default=GLIBCS[0])
     here = Target(target.python, glibc, platform.machine())
-    interpreter = find_interpreter(here)
+    interpreter = find_interpreter(here, pythons)
     if interpreter is None:
         version = ".".join(map(str, target.python))
         raise BuildError(
             f"{pin}: it is built from source, and there is no CPython {version} on this machine to do it"
-            f" (uv python install {version})"
+            f": 'uv python install {version}', or --python"
         )
     return here, interpreter
 
