@@ -30,11 +30,15 @@ PATCH = 99
 
 
 class Link(NamedTuple):
-    """A wheel that a list names by its URL. ``hashes`` are ``sha256:<hex>`` (or sha384, sha512)."""
+    """A wheel that a list names by its URL. ``hashes`` are ``sha256:<hex>`` (or sha384, sha512).
+
+    ``page`` is the package's page of the index that the list names besides, "" if it names none.
+    """
 
     filename: str
     url: str
     hashes: tuple[str, ...]
+    page: str = ""
 
 
 class Constraint(NamedTuple):

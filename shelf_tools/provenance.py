@@ -98,6 +98,11 @@ class Examiner:
         origin = wheel.origin
         if origin is None:
             return Whence(), f"pip does not say where {wheel.filename} came from"
+        if not origin.page:
+            return Whence(), (
+                f"the list names {wheel.filename} by its URL, and no index (packages.index) that would know "
+                "its attestations"
+            )
         if not origin.is_remote:
             return Whence(), f"{wheel.filename} came from {origin.page}, which has no attestations"
         from shelf_tools.listings import NoJsonError, UnknownError
@@ -181,7 +186,7 @@ def record(
 ) -> dict[str, Any]:
     """Return the record of a build that is made now."""
     origin = wheel.origin
-    came = {"url": origin.url, "index": origin.page} if origin else {}
+    came = {"url": origin.url, **({"index": origin.page} if origin.page else {})} if origin else {}
     uploaded = {"uploaded": whence.uploaded} if whence.uploaded else {}
     attested = [{"publisher": one.publisher, "predicates": list(one.predicates)} for one in whence.attested]
     return {

@@ -110,16 +110,22 @@ class _Reader:
             raise ConfigurationError("is a folder, an archive or a repository: pin a released version")
         if not package.wheels:
             raise ConfigurationError("has no wheel in the list, only a source distribution")
-        links = tuple(self._link(wheel) for wheel in package.wheels)
+        links = tuple(self._link(wheel, _page(package)) for wheel in package.wheels)
         hashes = "".join(f" --hash={value}" for link in links for value in link.hashes)
         joined = f" ; {marker}" if marker else ""
         (found,) = parse_lines([f"{package.name}=={package.version}{joined}{hashes}"], where)
         self.links[found.pin] = tuple(dict.fromkeys((*self.links.get(found.pin, ()), *links)))
         return found._replace(where=where)
 
-    def _link(self, wheel: PackageWheel) -> Link:
+    def _link(self, wheel: PackageWheel, page: str) -> Link:
         strong = tuple(f"{name}:{wheel.hashes[name].lower()}" for name in _STRONG if name in wheel.hashes)
         if not strong:
             raise ConfigurationError(f"{wheel.filename} has no sha256, sha384 or sha512 hash")
         url = wheel.url or (self._folder / str(wheel.path)).resolve().as_uri()
-        return Link(wheel.filename, url, strong)
+        return Link(wheel.filename, url, strong, page)
+
+
+def _page(package: Package) -> str:
+    """Return a package's page of the index that it was found on (PEP 751: a base URL as of PEP 503)."""
+    index = package.index or ""
+    return f"{index.rstrip('/')}/{package.name}/" if index.startswith(("http://", "https://")) else ""
