@@ -67,7 +67,7 @@ class Wheel(NamedTuple):
     """A downloaded wheel: ``size`` in bytes; ``hashes`` by algorithm, hexadecimal: pip's strong ones.
 
     ``origin`` is None if pip does not say. ``build`` is the record of how it was built from source, None if
-    it was not.
+    it was not; ``origin`` is that of the source distribution then.
     """
 
     path: Path

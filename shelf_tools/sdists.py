@@ -27,6 +27,7 @@ from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, normalise_name, normalise_version
 from shelf_tools.indexes import Indexes
 from shelf_tools.limits import FETCH, FETCH_LIMITS, FetchLimits, passed
+from shelf_tools.origins import Origin, named
 
 if TYPE_CHECKING:
     from unearth import Link, PackageFinder
@@ -46,6 +47,7 @@ class Sdist(NamedTuple):
     filename: str
     hashes: Mapping[str, str]
     size: int
+    origin: Origin
 
 
 class SdistError(CloudImportError):
@@ -79,7 +81,7 @@ def fetch_sdist(one: Requirement, indexes: Indexes, into: Path, limits: FetchLim
         got = hashes[one.hashes[0].partition(":")[0]]
         raise SdistError(f"{path.name} does not have the hash in the list: expected {allowed}, got {got}")
     path.chmod(0o644)  # a sandbox of another uid reads it, whatever the curator's umask
-    return Sdist(path, path.name, hashes, path.stat().st_size)
+    return Sdist(path, path.name, hashes, path.stat().st_size, named(link.url, link.comes_from or ""))
 
 
 def _plain(text: str) -> str:

@@ -141,7 +141,7 @@ class Sourcing:
             built = builder.build(system, known, folder / f"needs-{attempt}" / "wheels", folder)
             if built.wheel is not None:
                 wheel = _accepted(built.wheel, one.pin, target)
-                return wheel._replace(build=_record(sdist, system, needed, interpreter))
+                return wheel._replace(origin=sdist.origin, build=_record(sdist, system, needed, interpreter))
             known += [text for text in built.requires if text not in known]
         raise BuildError(f"{one.pin}: its build backend asks for something else each time")
 

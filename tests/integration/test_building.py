@@ -146,7 +146,13 @@ def test_built_published_and_imported(curator: Curator, tmp_path: Path) -> None:
     (shown,) = Shelf(str(curator.shelf), {}).show(Pin.parse("made==1"))
     build = shown.provenance["build"]
     digest = hashlib.sha256(sdist.read_bytes()).hexdigest()
-    assert build["sdist"] == {"name": "made-1.0.tar.gz", "sha256": digest, "size": sdist.stat().st_size}
+    assert build["sdist"] == {
+        "name": "made-1.0.tar.gz",
+        "sha256": digest,
+        "size": sdist.stat().st_size,
+        "url": sdist.as_uri(),
+        "index": f"{curator.index.as_uri()}/",
+    }
     assert (build["backend"], build["requires"]) == ("backend", [])
     assert shown.provenance["limits"]["build"] == vars(BUILD_LIMITS)
     assert shown.provenance["wheel"]["name"] == "made-1.0-py3-none-any.whl"
@@ -168,7 +174,9 @@ def test_an_interpreter_that_is_given_builds(curator: Curator) -> None:
         pythons=(given,), environ=publisher_environment(curator.env),
     )  # fmt: skip
     wheels, _ = fetch_wheels(errand, parse_lines(["made==1.0"]), curator.folder / "wheels", [])
-    assert wheels[Pin("made", "1")].build == shown.provenance["build"]
+    build = wheels[Pin("made", "1")].build
+    assert build is not None
+    assert build["interpreter"] == shown.provenance["build"]["interpreter"]
 
 
 def test_a_wheel_is_preferred(curator: Curator) -> None:

@@ -25,6 +25,7 @@ from cloudimport.sources.opening import open_source
 from shelf_tools.builds import read_provenance
 from tests.support.children import Ran
 from tests.support.httpserver import HttpServer, Reply, Request
+from tests.support.sdists import build_sdist, own_backend
 from tests.support.shelfcommand import publisher_environment, run_shelf
 from tests.support.sigstores import PUBLISH, Sigstore
 from tests.support.wheels import build_wheel
@@ -63,7 +64,7 @@ class Index:
         return Reply(body=path.read_bytes()) if path.is_file() else Reply(404)
 
     def _page(self, name: str, accept: str) -> Reply:
-        wheels = sorted(self.files.glob(f"{name}-*.whl"))
+        wheels = sorted([*self.files.glob(f"{name}-*.whl"), *self.files.glob(f"{name}-*.tar.gz")])
         # pip takes HTML as well; who takes JSON only wants to know more.
         asks_more = accept == JSON
         if self.mode == "html" and asks_more:
@@ -135,9 +136,9 @@ class Place:
             "XDG_DATA_HOME": f"{home}/data",
         }
 
-    def attest(self, **how: str) -> None:
-        """Have the index attest the wheel."""
-        (wheel,) = self.index.files.glob("demo-*.whl")
+    def attest(self, pattern: str = "demo-*.whl", **how: str) -> None:
+        """Have the index attest a file."""
+        (wheel,) = self.index.files.glob(pattern)
         sha256 = how.pop("sha256", _sha(wheel))
         self.index.provenance[wheel.name] = self.sigstore.provenance(wheel.name, sha256, **how)
 
@@ -325,6 +326,36 @@ def test_a_wheel_of_a_project_of_uv(place: Place) -> None:
     place.publish("--require-attestation", name="uv.lock").ok()
     assert place.record()["wheel"]["index"] == f"{place.server.endpoint}/simple/demo/"
     assert place.record()["attestations"]
+
+
+def test_what_was_built_from_source(place: Place) -> None:
+    """The record says whence the source distribution came; its attestations are what counts."""
+    sdist = build_sdist(place.index.files, "made", "1.0", own_backend("made"))
+    allowed = ("--allow-sdist", "made", "--require-attestation")
+    page = f"{place.server.endpoint}/simple/made/"
+    (line,) = lines_of(place.publish(*allowed, lines="made==1.0\n"))
+    assert (
+        line == f"shelf: error: made==1: --require-attestation: {page} has no attestation for made-1.0.tar.gz"
+    )
+    place.attest("made-*", repository="me/made")
+    place.publish(*allowed, lines="made==1.0\n").ok()
+    record = place.record("made==1.0")
+    assert record["build"]["sdist"] == {
+        "name": sdist.name,
+        "sha256": _sha(sdist),
+        "size": sdist.stat().st_size,
+        "url": f"{place.server.endpoint}/files/{sdist.name}",
+        "index": page,
+        "uploaded": UPLOADED,
+    }
+    assert record["wheel"].keys() == {"name", "sha256", "sha384", "sha512", "size"}
+    assert record["attestations"][0]["publisher"]["repository"] == "me/made"
+    card = run_shelf("show", "made==1.0", "--shelf", "shelf", cwd=place.folder).ok()
+    assert page in card
+    assert UPLOADED in card
+    place.attest("made-*", sha256="0" * 64)
+    (line,) = lines_of(place.publish(*allowed, lines="made==1.0\n", shelf="other"))
+    assert "the attestations of made-1.0.tar.gz are refused: " in line
 
 
 def test_wheels_of_a_folder(place: Place) -> None:
