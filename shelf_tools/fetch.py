@@ -107,8 +107,8 @@ def fetch(
 
     ``requirements`` are those that hold for the target, one for each pin (``pins.for_target``);
     their hashes are enforced. ``env`` is pip's environment; ``options`` are lines for its
-    requirements file that name indexes (``Listed.options``). A pin with ``links`` comes from the one that
-    fits best, and from nowhere else. ``jobs`` pips run at once (the
+    requirements file that name indexes (``Listed.options``). A pin with ``links`` comes from the wheel there
+    that fits best, and from nowhere else. ``jobs`` pips run at once (the
     number of processors, two at least). ``on_done`` is called in this thread. ``limits`` are
     for each pip. Raises WheelError with one line for each pin that failed.
     """
@@ -244,7 +244,8 @@ class _Fetcher:
         found = [
             (min(rank), at, link)
             for at, link in enumerate(self._links.get(one.pin, ()))
-            if (
+            if link.is_wheel
+            and (
                 rank := [
                     self._tags[tag] for tag in parse_wheel_filename(link.filename)[3] if tag in self._tags
                 ]
@@ -270,7 +271,8 @@ class _Fetcher:
         if len(batch) == 1:
             link = self._link(batch[0])
             gone = _refused(link, finished) if link else ""
-            return _all(batch, gone or explain(batch[0], self._target, finished, self._limits))
+            asked = batch[0]._replace(hashes=link.hashes) if link else batch[0]
+            return _all(batch, gone or explain(asked, self._target, finished, self._limits))
         middle = len(batch) // 2
         first, second = self._fetch(batch[:middle]), self._fetch(batch[middle:])
         return _Outcome({**first.wheels, **second.wheels}, {**first.failures, **second.failures})

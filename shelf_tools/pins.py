@@ -30,15 +30,21 @@ PATCH = 99
 
 
 class Link(NamedTuple):
-    """A wheel that a list names by its URL. ``hashes`` are ``sha256:<hex>`` (or sha384, sha512).
+    """A wheel, or a source distribution, that a list names by its URL.
 
-    ``page`` is the package's page of the index that the list names besides, "" if it names none.
+    ``hashes`` are ``sha256:<hex>`` (or sha384, sha512). ``page`` is the package's page of the
+    index that the list names besides, "" if it names none.
     """
 
     filename: str
     url: str
     hashes: tuple[str, ...]
     page: str = ""
+
+    @property
+    def is_wheel(self) -> bool:
+        """Whether it is a wheel."""
+        return self.filename.endswith(".whl")
 
 
 class Constraint(NamedTuple):
@@ -53,7 +59,7 @@ class Listed(NamedTuple):
 
     ``options`` are lines of pip's requirements file that say which indexes to use, such as
     ``--extra-index-url URL``; ``constraint_files`` those that were named by ``-c``, ``constraints`` what they
-    have; ``links`` the wheels of pins that are to come from just there. It is for targets for which one of
+    have; ``links`` the files of pins that are to come from just there. It is for targets for which one of
     the markers ``environments`` holds, if there are any, and that ``python`` (PEP 440) allows.
     """
 

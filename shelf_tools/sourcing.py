@@ -132,7 +132,9 @@ class Sourcing:
     def _build(self, one: Requirement, target: Target, folder: Path) -> Wheel:
         """Fetch a source distribution and what it needs, and build it. Raises CloudImportError."""
         here, interpreter = _builder_for(one.pin, target, self.pythons)
-        sdist = fetch_sdist(one, read_indexes(self.env, self.options), folder, self.limits.fetch)
+        links = self.links.get(one.pin, ())
+        indexes = read_indexes(self.env, self.options)
+        sdist = fetch_sdist(one, indexes, folder, self.limits.fetch, links)
         builder = Builder(sdist.path, one.pin, interpreter, self.sandbox, self.limits.build)
         system = builder.look()
         known = list(system.requires)
