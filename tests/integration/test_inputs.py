@@ -352,6 +352,51 @@ def test_what_is_added_has_hashes_and_markers_where_the_list_needs_them(curator:
     curator.publish("--target", target).ok()
 
 
+def test_what_is_built_from_source_is_no_matter_for_uv(curator: Curator, tmp_path: Path) -> None:
+    """The others' needs are added; nothing of a source distribution runs outside of the sandbox."""
+    ran_outside = tmp_path / "ran"
+    files = own_backend("made", before="PARTS[NAME + '.dist-info/METADATA'] += 'Requires-Dist: late\\n'")
+    files["backend.py"] = (
+        f"try: open({str(ran_outside)!r}, 'w')\nexcept OSError: pass\n" + files["backend.py"]
+    )
+    build_sdist(curator.wheels, "made", "1.0", files)
+    build_wheel(curator.wheels, "user", "1.0", {"user.py": ""}, requires=["made[x]>=1", "base<1.5"])
+    build_wheel(curator.wheels, "late", "1.0", {"late.py": ""})
+    both = ("--add-missing", "--allow-sdist", "made")
+    curator.list.write_text("user==1.0\nmade==1.0\n")
+    ran = curator.publish(*both)
+    assert "note: requirements.txt: added base==1.0, needed by user" in ran.stderr
+    assert "note: made==1: it is built from source: --add-missing cannot know what it needs" in ran.stderr
+    assert "late is needed by made==1 and is not in the list" in ran.stderr.splitlines()[-1]
+    assert "has to be added to requirements.txt by hand" in ran.stderr
+    with curator.list.open("a") as file:
+        file.write("late==1.0\n")
+    assert "4 published" in curator.publish(*both).ok()
+    assert curator.lock().requirements == ("base==1", "late==1", "made==1", "user==1")
+    assert not ran_outside.exists()
+
+
+def test_what_may_be_built_and_has_a_wheel_is_completed(curator: Curator) -> None:
+    """What a wheel says is known, whatever may be built."""
+    build_sdist(curator.wheels, "top", "2.0", own_backend("top"))
+    curator.list.write_text("top==2.0\n")
+    curator.publish("--add-missing", "--allow-sdist", "top").ok()
+    assert curator.lock().requirements == ("base==1.5", "top==2")
+
+
+def test_what_is_missing_and_has_no_wheel_has_to_be_pinned(curator: Curator) -> None:
+    """Which version would be built is for the curator to say."""
+    build_sdist(curator.wheels, "made", "1.0", own_backend("made"))
+    build_wheel(curator.wheels, "user", "1.0", {"user.py": ""}, requires=["made"])
+    curator.list.write_text("user==1.0\n")
+    ran = curator.publish("--add-missing", "--allow-sdist", "made")
+    assert ran.stderr.splitlines()[-1] == (
+        "shelf: error: --add-missing chooses among wheels only: pin made==VERSION in the list, "
+        "for --allow-sdist to build"
+    )
+    assert curator.list.read_text() == "user==1.0\n"
+
+
 def test_what_cannot_be_completed_changes_nothing(curator: Curator) -> None:
     """Pins that contradict each other, and another tool's list, are errors; the file stays."""
     build_wheel(curator.wheels, "more", "1.0", {"more.py": ""}, requires=["base<1"])
