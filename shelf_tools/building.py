@@ -54,7 +54,7 @@ class BuildSystem(NamedTuple):
     path: tuple[str, ...] = ()
 
 
-class Built(NamedTuple):
+class BuiltWheel(NamedTuple):
     """What a build came to: a wheel, or, if ``wheel`` is None, what the backend wants besides."""
 
     wheel: Path | None
@@ -82,7 +82,7 @@ class Builder(NamedTuple):
         except (tomllib.TOMLDecodeError, TypeError, ValueError, RecursionError) as error:
             raise BuildError(f"{self.pin}: its pyproject.toml is not valid: {str(error)[:200]}") from None
 
-    def build(self, system: BuildSystem, known: Sequence[str], wheels: Path, into: Path) -> Built:
+    def build(self, system: BuildSystem, known: Sequence[str], wheels: Path, into: Path) -> BuiltWheel:
         """Build the wheel into the folder ``into``, with ``wheels`` installed for that.
 
         ``known`` are the requirements that these wheels were chosen for; if the backend asks for others
@@ -92,13 +92,13 @@ class Builder(NamedTuple):
         with tempfile.TemporaryDirectory(prefix="build-", dir=into) as folder:
             report = self._run(task, wheels, Path(folder))
             if "requires" in report:
-                return Built(None, _strings(report["requires"], self.pin))
+                return BuiltWheel(None, _strings(report["requires"], self.pin))
             found = list(Path(folder, "wheel").glob("*.whl"))
             if len(found) != 1:
                 raise BuildError(f"{self.pin}: the build left {len(found)} wheels, not one")
             kept = into / found[0].name
             shutil.move(found[0], kept)
-        return Built(kept, ())
+        return BuiltWheel(kept, ())
 
     def _run(self, task: dict[str, Any], wheels: Path | None, into: Path) -> dict[str, Any]:
         argv: list[str | PurePosixPath] = ["-I", "-S", "-B", SCRIPTS / "build_wheel.py", _SDIST, SCRATCH, OUT]

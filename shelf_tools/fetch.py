@@ -31,7 +31,7 @@ from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, Target, normalise_name, normalise_version
 from shelf_tools import process
 from shelf_tools.limits import FETCH, FETCH_LIMITS, FetchLimits, limited, passed, speaks
-from shelf_tools.origins import Origin, origins
+from shelf_tools.origins import Origin, named, origins
 from shelf_tools.pins import Link, python_full_version
 
 #: Pins for one pip. Measured, 65 pins, 148 MB, 2 cores: 14.1 s with one pip, 7.3 to 8.6 s with batches
@@ -67,7 +67,7 @@ class Wheel(NamedTuple):
     """A downloaded wheel: ``size`` in bytes; ``hashes`` by algorithm, hexadecimal: pip's strong ones.
 
     ``origin`` is None if pip does not say. ``build`` is the record of how it was built from source, None if
-    it was not.
+    it was not; ``origin`` is that of the source distribution then.
     """
 
     path: Path
@@ -107,8 +107,8 @@ def fetch(
 
     ``requirements`` are those that hold for the target, one for each pin (``pins.for_target``);
     their hashes are enforced. ``env`` is pip's environment; ``options`` are lines for its
-    requirements file that name indexes (``Listed.options``). A pin with ``links`` comes from the one that
-    fits best, and from nowhere else. ``jobs`` pips run at once (the
+    requirements file that name indexes (``Listed.options``). A pin with ``links`` comes from the wheel there
+    that fits best, and from nowhere else. ``jobs`` pips run at once (the
     number of processors, two at least). ``on_done`` is called in this thread. ``limits`` are
     for each pip. Raises WheelError with one line for each pin that failed.
     """
@@ -244,7 +244,8 @@ class _Fetcher:
         found = [
             (min(rank), at, link)
             for at, link in enumerate(self._links.get(one.pin, ()))
-            if (
+            if link.is_wheel
+            and (
                 rank := [
                     self._tags[tag] for tag in parse_wheel_filename(link.filename)[3] if tag in self._tags
                 ]
@@ -270,7 +271,8 @@ class _Fetcher:
         if len(batch) == 1:
             link = self._link(batch[0])
             gone = _refused(link, finished) if link else ""
-            return _all(batch, gone or explain(batch[0], self._target, finished, self._limits))
+            asked = batch[0]._replace(hashes=link.hashes) if link else batch[0]
+            return _all(batch, gone or explain(asked, self._target, finished, self._limits))
         middle = len(batch) // 2
         first, second = self._fetch(batch[:middle]), self._fetch(batch[middle:])
         return _Outcome({**first.wheels, **second.wheels}, {**first.failures, **second.failures})
@@ -313,6 +315,10 @@ class _Fetcher:
                 outcome.failures[one.pin] = str(error)
         known = _origins(folder / "log", [wheel.filename for wheel in outcome.wheels.values()])
         wheels = {pin: one._replace(origin=known.get(one.filename)) for pin, one in outcome.wheels.items()}
+        for one in batch:
+            link = self._link(one)
+            if link and one.pin in wheels:  # of these pip says nothing
+                wheels[one.pin] = wheels[one.pin]._replace(origin=named(link.url, link.page))
         return _Outcome(wheels, outcome.failures)
 
     def _checked(self, one: Requirement, found: Mapping[Pin, Path]) -> Wheel:

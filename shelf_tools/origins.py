@@ -18,7 +18,7 @@ _GOT = re.compile(r'"GET (?P<path>\S+) HTTP/[0-9.]+" 20[06] ')
 
 
 class Origin(NamedTuple):
-    """A file's own URL, and that of the index page, or the folder, that listed it."""
+    """A file's own URL, and that of the index page, or the folder, that listed it; "" if no page is known."""
 
     url: str
     page: str
@@ -51,6 +51,11 @@ def origins(log: Iterable[str], filenames: Iterable[str]) -> Mapping[str, Origin
         elif found := _GOT.search(line):
             fetched.add(urlsplit(found["path"]).path)
     return {name: _taken(places, name in local, fetched) for name, places in listed.items()}
+
+
+def named(url: str, page: str) -> Origin:
+    """Return the origin of a file that a list of pins names; ``page`` is "" if it names no index."""
+    return _origin(url, page) if page or urlsplit(url).scheme == "file" else Origin(clean(url), "")
 
 
 def _taken(places: list[Origin], is_local: bool, fetched: set[str]) -> Origin:

@@ -30,14 +30,24 @@ PATCH = 99
 
 
 class Link(NamedTuple):
-    """A wheel that a list names by its URL. ``hashes`` are ``sha256:<hex>`` (or sha384, sha512)."""
+    """A wheel, or a source distribution, that a list names by its URL.
+
+    ``hashes`` are ``sha256:<hex>`` (or sha384, sha512). ``page`` is the package's page of the
+    index that the list names besides, "" if it names none.
+    """
 
     filename: str
     url: str
     hashes: tuple[str, ...]
+    page: str = ""
+
+    @property
+    def is_wheel(self) -> bool:
+        """Whether it is a wheel."""
+        return self.filename.endswith(".whl")
 
 
-class Limit(NamedTuple):
+class Constraint(NamedTuple):
     """A line of a file of constraints, and where it stands."""
 
     allowed: Dependency
@@ -48,15 +58,15 @@ class Listed(NamedTuple):
     """A list of pins, however it was written.
 
     ``options`` are lines of pip's requirements file that say which indexes to use, such as
-    ``--extra-index-url URL``; ``constraints`` the files that were named by ``-c``, ``limits`` what they
-    have; ``links`` the wheels of pins that are to come from just there. It is for targets for which one of
+    ``--extra-index-url URL``; ``constraint_files`` those that were named by ``-c``, ``constraints`` what they
+    have; ``links`` the files of pins that are to come from just there. It is for targets for which one of
     the markers ``environments`` holds, if there are any, and that ``python`` (PEP 440) allows.
     """
 
     requirements: tuple[Requirement, ...]
     options: tuple[str, ...] = ()
-    constraints: tuple[str, ...] = ()
-    limits: tuple[Limit, ...] = ()
+    constraint_files: tuple[str, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
     links: Mapping[Pin, tuple[Link, ...]] = MappingProxyType({})
     environments: tuple[str, ...] = ()
     python: str = ""
@@ -71,12 +81,12 @@ def read_list(path: str | os.PathLike[str]) -> Listed:
     errors: list[str] = []
     found = files.collect(os.fspath(path), _read, errors, lines)
     errors += _marker_errors(found)
-    constraints = tuple(dict.fromkeys(line[3:] for line in lines if line.startswith("-c ")))
-    limits = [limit for path in constraints for limit in _read_limits(path, errors)]
+    constraint_files = tuple(dict.fromkeys(line[3:] for line in lines if line.startswith("-c ")))
+    constraints = [one for path in constraint_files for one in _read_constraints(path, errors)]
     if errors:
         raise ConfigurationError("\n".join(errors))
     options = tuple(dict.fromkeys(line for line in lines if not line.startswith("-c ")))
-    return Listed(tuple(found), options, constraints, tuple(limits))
+    return Listed(tuple(found), options, constraint_files, tuple(constraints))
 
 
 def read_pins(path: str | os.PathLike[str]) -> tuple[Requirement, ...]:
@@ -105,7 +115,7 @@ def wanted(listed: Listed, target: Target) -> tuple[Requirement, ...]:
     found = for_target(listed.requirements, target)
     errors = [
         f"{one.where}: {one.pin} is not allowed by {allowed} at {where}"
-        for allowed, where in listed.limits
+        for allowed, where in listed.constraints
         for one in found
         if one.pin.name == canonicalize_name(allowed.name)
         and holds(str(allowed.marker or ""), target)
@@ -214,22 +224,22 @@ def _read(path: str) -> str:
 _INCLUDE = re.compile(r"(?:-[rc]|--requirement|--constraint)(?:\s*=\s*|\s*)(?P<path>\S.*)\Z")
 
 
-def _read_limits(path: str, errors: list[str], above: tuple[str, ...] = ()) -> list[Limit]:
+def _read_constraints(path: str, errors: list[str], above: tuple[str, ...] = ()) -> list[Constraint]:
     """Return what a file of constraints has, ranges or pins; what goes wrong is added to ``errors``."""
     try:
         lines = files.logical_lines(_read(path)) if path not in above else []
     except (OSError, UnicodeError) as error:
         errors.append(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}")
         return []
-    found: list[Limit] = []
+    found: list[Constraint] = []
     for number, line in lines:
         include = _INCLUDE.match(line)
         if include:
             inner = files.beside(path, include["path"].strip("\"' "))
-            found += _read_limits(inner, errors, (*above, path))
+            found += _read_constraints(inner, errors, (*above, path))
         elif not line.startswith("-"):  # an index: constraints do not say where packages come from
             try:
-                found.append(Limit(_dependency(files.without_hashes(line)), f"{path}:{number}"))
+                found.append(Constraint(_dependency(files.without_hashes(line)), f"{path}:{number}"))
             except (ValueError, RecursionError) as error:
                 errors.append(f"{path}:{number}: {line[:200]!r} is not a constraint: {_line(error)}")
     return found

@@ -43,8 +43,8 @@ _TOOLS = (
 
 
 class Whence(NamedTuple):
-    """What an index says of a wheel: upload time ("" if not known), attestations that were checked, and what
-    is wrong with those that were refused.
+    """What an index says of a wheel, or of the source distribution that it was built from: upload time ("" if
+    not known), attestations that were checked, and what is wrong with those that were refused.
     """
 
     uploaded: str = ""
@@ -94,23 +94,28 @@ class Examiner:
         return pin in self._required
 
     def _look(self, wheel: Wheel, notes: list[str]) -> tuple[Whence, str]:
-        """Return whence a wheel came, and why it is not attested."""
-        origin = wheel.origin
+        """Return whence a wheel came, or what it was built from, and why that is not attested."""
+        origin, (filename, digest) = wheel.origin, _uploaded_file(wheel)
         if origin is None:
-            return Whence(), f"pip does not say where {wheel.filename} came from"
+            return Whence(), f"pip does not say where {filename} came from"
+        if not origin.page:
+            return Whence(), (
+                f"the list names {filename} by its URL, and no index (packages.index) that would know "
+                "its attestations"
+            )
         if not origin.is_remote:
-            return Whence(), f"{wheel.filename} came from {origin.page}, which has no attestations"
+            return Whence(), f"{filename} came from {origin.page}, which has no attestations"
         from shelf_tools.listings import NoJsonError, UnknownError
 
         listings = self._asked()
         try:
-            listed = listings.listed(origin, wheel.filename, wheel.sha256)
+            listed = listings.listed(origin, filename, digest)
         except UnknownError as error:
             if not isinstance(error, NoJsonError):
                 notes.append(f"when it was uploaded, and by whom, is not known: {error}")
             return Whence(), str(error)
         if not listed.provenance:
-            return Whence(listed.uploaded), f"{origin.page} has no attestation for {wheel.filename}"
+            return Whence(listed.uploaded), f"{origin.page} has no attestation for {filename}"
         try:
             data = listings.provenance(listed.provenance)
         except UnknownError as error:
@@ -120,9 +125,9 @@ class Examiner:
         if stale:
             notes.append(f"attestations are checked with the roots of the last time: {stale}")
         try:
-            return Whence(listed.uploaded, verify(data, wheel.filename, wheel.sha256)), ""
+            return Whence(listed.uploaded, verify(data, filename, digest)), ""
         except AttestationError as error:
-            why = f"the attestations of {wheel.filename} are refused: {error}"
+            why = f"the attestations of {filename} are refused: {error}"
             notes.append(why)
             return Whence(listed.uploaded, (), str(error)), why
 
@@ -140,6 +145,13 @@ class Examiner:
             new = note not in self._noted
             self._noted.add(note)
         return new
+
+
+def _uploaded_file(wheel: Wheel) -> tuple[str, str]:
+    """Return name and SHA-256 of the file that somebody has uploaded: of what is built, its source's."""
+    if wheel.build is None:
+        return wheel.filename, wheel.sha256
+    return wheel.build["sdist"]["name"], wheel.build["sdist"]["sha256"]
 
 
 def check_wheel(record: Mapping[str, Any], requirement: Requirement, target: Target) -> None:
@@ -181,8 +193,14 @@ def record(
 ) -> dict[str, Any]:
     """Return the record of a build that is made now."""
     origin = wheel.origin
-    came = {"url": origin.url, "index": origin.page} if origin else {}
-    uploaded = {"uploaded": whence.uploaded} if whence.uploaded else {}
+    came = {
+        **({"url": origin.url} if origin else {}),
+        **({"index": origin.page} if origin and origin.page else {}),
+        **({"uploaded": whence.uploaded} if whence.uploaded else {}),
+    }
+    build = dict(wheel.build) if wheel.build else {}
+    if build:
+        build["sdist"] = {**build["sdist"], **came}
     attested = [{"publisher": one.publisher, "predicates": list(one.predicates)} for one in whence.attested]
     return {
         "format": 1,
@@ -191,14 +209,13 @@ def record(
             "name": wheel.filename,
             **wheel.hashes,
             "size": wheel.size,
-            **came,
-            **uploaded,
+            **({} if build else came),
         },
         **({"attestations": attested} if attested else {}),
         **({"attestations_refused": whence.refused} if whence.refused else {}),
         "sandbox": sandbox,
         "limits": {stage: vars(found) for stage, found in limits.items()},
-        **({"build": dict(wheel.build)} if wheel.build else {}),
+        **({"build": build} if build else {}),
         "tools": dict(tools),
         "trace": trace,
         "published": int(time.time()),

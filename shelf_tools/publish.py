@@ -184,7 +184,7 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
         raise ConfigurationError(f"{job.requirements} has no requirements")
     check_given(job.pythons, job.targets)
     if job.add_missing:
-        listed = complete(job.requirements, listed, job.targets, job.environ, report.note)
+        listed = complete(job.requirements, listed, job.targets, job.environ, report.note, job.allow_sdist)
     known = [requirement.pin for requirement in listed.requirements]
     sourceless = pins.select(job.bytecode_only, known, "--bytecode-only")
     required = provenance.required(job.require_attestation, known)
@@ -341,6 +341,7 @@ class _Target:
             sandbox_called(job.sandbox),
             job.limits,
             self._report.note,
+            job.pythons,
         )
         wanted = [way.requirement for way in missing]
         wheels = sourcing.wheels(wanted, self._target, into, lambda pin: self._report.step(str(pin)))
@@ -372,7 +373,7 @@ class _Target:
 
     def _check(self, ways: Sequence[_Pin]) -> None:
         found = check.check({way.pin: way.known for way in ways}, self._wanted, self._target)
-        for note in (*found.notes, *advice(found, self._job.requirements)):
+        for note in (*found.notes, *advice(found, self._job.requirements, self._job.add_missing)):
             self._report.note(note)
         if found.missing:
             raise ConfigurationError(check.explain(found.missing))

@@ -1,6 +1,6 @@
 """``pylock.toml`` (PEP 751) as a list of pins: ``packaging`` reads and checks it.
 
-A wheel comes from where the file says, with a hash that the file has.
+A wheel, or a source distribution, comes from where the file says, with a hash that the file has.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from packaging.pylock import Package, PackageWheel, Pylock, PylockValidationError
+from packaging.pylock import Package, PackageSdist, PackageWheel, Pylock, PylockValidationError
 from packaging.utils import canonicalize_name
 
 from cloudimport.errors import ConfigurationError
@@ -37,7 +37,7 @@ def read_pylock(
     *,
     exported: bool = False,
 ) -> Listed:
-    """Return the pins of a lock file's text, with the wheels that it names.
+    """Return the pins of a lock file's text, with the files that it names.
 
     ``path`` names it in errors, and its relative paths are relative to it. ``groups`` None are the file's
     default ones. ``exported``: the text was made of the file at ``path`` and is not what it has, so that
@@ -108,18 +108,30 @@ class _Reader:
     def _requirement(self, package: Package, marker: str, where: str) -> Requirement:
         if package.is_direct or not package.version:
             raise ConfigurationError("is a folder, an archive or a repository: pin a released version")
-        if not package.wheels:
-            raise ConfigurationError("has no wheel in the list, only a source distribution")
-        links = tuple(self._link(wheel) for wheel in package.wheels)
+        wheels, sdist = package.wheels or (), package.sdist
+        if sdist and wheels and not _strong(sdist):
+            sdist = None  # it is of no use, and is not needed
+        files = (*wheels, *((sdist,) if sdist else ()))
+        links = tuple(self._link(file, _page(package)) for file in files)
         hashes = "".join(f" --hash={value}" for link in links for value in link.hashes)
         joined = f" ; {marker}" if marker else ""
         (found,) = parse_lines([f"{package.name}=={package.version}{joined}{hashes}"], where)
         self.links[found.pin] = tuple(dict.fromkeys((*self.links.get(found.pin, ()), *links)))
         return found._replace(where=where)
 
-    def _link(self, wheel: PackageWheel) -> Link:
-        strong = tuple(f"{name}:{wheel.hashes[name].lower()}" for name in _STRONG if name in wheel.hashes)
+    def _link(self, file: PackageWheel | PackageSdist, page: str) -> Link:
+        strong = _strong(file)
         if not strong:
-            raise ConfigurationError(f"{wheel.filename} has no sha256, sha384 or sha512 hash")
-        url = wheel.url or (self._folder / str(wheel.path)).resolve().as_uri()
-        return Link(wheel.filename, url, strong)
+            raise ConfigurationError(f"{file.filename} has no sha256, sha384 or sha512 hash")
+        url = file.url or (self._folder / str(file.path)).resolve().as_uri()
+        return Link(file.filename, url, strong, page)
+
+
+def _strong(file: PackageWheel | PackageSdist) -> tuple[str, ...]:
+    return tuple(f"{name}:{file.hashes[name].lower()}" for name in _STRONG if name in file.hashes)
+
+
+def _page(package: Package) -> str:
+    """Return a package's page of the index that it was found on (PEP 751: a base URL as of PEP 503)."""
+    index = package.index or ""
+    return f"{index.rstrip('/')}/{package.name}/" if index.startswith(("http://", "https://")) else ""

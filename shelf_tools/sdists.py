@@ -25,8 +25,10 @@ from packaging.version import InvalidVersion
 from cloudimport.errors import CloudImportError
 from cloudimport.format.requirements import Requirement
 from cloudimport.ids import Pin, normalise_name, normalise_version
+from shelf_tools import pins
 from shelf_tools.indexes import Indexes
 from shelf_tools.limits import FETCH, FETCH_LIMITS, FetchLimits, passed
+from shelf_tools.origins import Origin, named
 
 if TYPE_CHECKING:
     from unearth import Link, PackageFinder
@@ -46,40 +48,68 @@ class Sdist(NamedTuple):
     filename: str
     hashes: Mapping[str, str]
     size: int
+    origin: Origin
 
 
 class SdistError(CloudImportError):
     """A source distribution could not be had; the text says why."""
 
 
-def fetch_sdist(one: Requirement, indexes: Indexes, into: Path, limits: FetchLimits = FETCH_LIMITS) -> Sdist:
+def fetch_sdist(
+    one: Requirement,
+    indexes: Indexes,
+    into: Path,
+    limits: FetchLimits = FETCH_LIMITS,
+    links: Sequence[pins.Link] = (),
+) -> Sdist:
     """Download the source distribution of a pin into the folder ``into`` (made if need be).
 
-    Its hash has to be one of the requirement's, if that has any. Raises SdistError.
+    If a list names files of the pin (``links``), it is the one there, and no index is asked. Its hash has to
+    be one of the requirement's, if that has any, and of the link's. Raises SdistError.
     """
     import httpx2
 
+    given = next((link for link in links if not link.is_wheel), None)
+    if links and given is None:
+        raise SdistError("the list names no source distribution of it")
     into.mkdir(parents=True, exist_ok=True)
+    allowed = [hashes for hashes in (one.hashes, given.hashes if given else ()) if hashes]
     try:
-        with _finder(indexes) as finder:
-            with _warnings() as said:
-                link = next(_links(finder, one.pin), None)
-            if link is None and said:
-                raise SdistError(f"its source distribution was looked for, and {said[0]}")
-            if link is None:
-                raise SdistError("there is no source distribution of this version")
-            path = into / os.path.basename(link.filename)
-            algorithms = {value.partition(":")[0] for value in one.hashes}
+        with _finder(indexes, bool(given)) as finder:
+            link, name, page = _given(given) if given else _found(finder, one.pin)
+            path = into / os.path.basename(name)
+            algorithms = {value.partition(":")[0] for hashes in allowed for value in hashes}
             hashes = _download(finder, link, path, algorithms, limits)
     except (httpx2.HTTPError, OSError, ValueError, RuntimeError) as error:
         reason = _plain(str(error) or type(error).__name__)
         raise SdistError(f"its source distribution cannot be fetched: {reason}") from error
-    if one.hashes and not any(f"{name}:{digest}" in one.hashes for name, digest in hashes.items()):
-        allowed = " or ".join(value.partition(":")[2] for value in one.hashes)
-        got = hashes[one.hashes[0].partition(":")[0]]
-        raise SdistError(f"{path.name} does not have the hash in the list: expected {allowed}, got {got}")
+    for wanted in reversed(allowed):
+        if not any(f"{name}:{digest}" in wanted for name, digest in hashes.items()):
+            expected = " or ".join(value.partition(":")[2] for value in wanted)
+            got = hashes[wanted[0].partition(":")[0]]
+            raise SdistError(
+                f"{path.name} does not have the hash in the list: expected {expected}, got {got}"
+            )
     path.chmod(0o644)  # a sandbox of another uid reads it, whatever the curator's umask
-    return Sdist(path, path.name, hashes, path.stat().st_size)
+    return Sdist(path, path.name, hashes, path.stat().st_size, named(link.url, page))
+
+
+def _given(link: pins.Link) -> tuple[Link, str, str]:
+    """Return a file that a list names, as unearth has it, its name, and its index' page."""
+    from unearth import Link
+
+    return Link(link.url), link.filename, link.page
+
+
+def _found(finder: PackageFinder, pin: Pin) -> tuple[Link, str, str]:
+    """Return a pin's source distribution on the indexes, its name, and the page. Raises SdistError."""
+    with _warnings() as said:
+        link = next(_links(finder, pin), None)
+    if link is None and said:
+        raise SdistError(f"its source distribution was looked for, and {said[0]}")
+    if link is None:
+        raise SdistError("there is no source distribution of this version")
+    return link, link.filename, link.comes_from or ""
 
 
 def _plain(text: str) -> str:
@@ -117,15 +147,18 @@ def _warnings() -> Iterator[list[str]]:
 
 
 @contextmanager
-def _finder(indexes: Indexes) -> Iterator[PackageFinder]:
-    """Yield a finder with the indexes, credentials (netrc, keyring) and certificates that pip would use."""
+def _finder(indexes: Indexes, unasked: bool) -> Iterator[PackageFinder]:
+    """Yield a finder with the indexes, credentials (netrc, keyring) and certificates that pip would use.
+
+    ``unasked``: it is not to find anything, so that there may be no index.
+    """
     from unearth import PackageFinder
     from unearth.auth import MultiDomainBasicAuth
     from unearth.fetchers import PyPIClient
 
     default = [source["url"] for source in PackageFinder().sources]
     urls = [] if indexes.no_index else [*([indexes.url] if indexes.url else default), *indexes.extra]
-    if not urls and not indexes.find_links:
+    if not urls and not indexes.find_links and not unasked:
         raise SdistError("no index is configured, and no folder of distributions")
     client: Any = PyPIClient(  # its methods take more than the protocol says
         trusted_hosts=indexes.trusted_hosts,

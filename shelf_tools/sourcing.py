@@ -7,7 +7,7 @@ without running any package's code, before the sandbox without network builds.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,8 @@ class Sourcing:
     """How wheels are had. ``env`` is the curator's environment, ``options`` and ``links`` are the list's.
 
     ``allowed`` are normalised names of packages that may be built; ``limits`` are for each pip and each
-    build. ``note`` is called with lines for a person, in the thread that calls ``wheels``.
+    build. ``note`` is called with lines for a person, in the thread that calls ``wheels``. ``pythons`` are
+    interpreters that the curator named, which build for targets of their version.
     """
 
     env: Mapping[str, str]
@@ -52,6 +53,7 @@ class Sourcing:
     sandbox: Sandbox
     limits: StageLimits
     note: Callable[[str], None]
+    pythons: tuple[Path, ...] = ()
 
     def wheels(
         self, wanted: Sequence[Requirement], target: Target, into: Path, on_done: OnDone
@@ -83,7 +85,8 @@ class Sourcing:
         to_build = [one for one in wanted if one.pin in failures and one.pin.name in self.allowed]
         for one in to_build:
             self.note(f"{one.pin}: {failures[one.pin].partition(': --allow-sdist')[0]}: its source is tried")
-        for pin, outcome in self._build_all(to_build, target, into):
+
+        def take(pin: Pin, outcome: Wheel | Exception) -> None:
             if isinstance(outcome, Wheel):
                 found[pin] = outcome
                 del failures[pin]
@@ -92,13 +95,22 @@ class Sourcing:
                 failures[pin] = f"{failures[pin]}; {outcome}"
             else:
                 failures[pin] = str(outcome).removeprefix(f"{pin}: ")
+
+        self._build_all(to_build, target, into, take)
         where = {one.pin: one.where for one in wanted}
         return found, {pin: f"{where[pin]}: {pin}: {reason}" for pin, reason in failures.items()}
 
     def _build_all(
-        self, wanted: Sequence[Requirement], target: Target, into: Path
-    ) -> Iterator[tuple[Pin, Wheel | CloudImportError]]:
-        """Build, in threads of their own, and yield each outcome when it is there."""
+        self,
+        wanted: Sequence[Requirement],
+        target: Target,
+        into: Path,
+        take: Callable[[Pin, Wheel | Exception], None],
+    ) -> None:
+        """Build, in threads of their own; ``take`` gets each outcome when it is there, in this thread.
+
+        A full disk is the failure of the build that it befell: the others go on.
+        """
         with ThreadPoolExecutor(_BUILDS, "build") as pool:
             running = {
                 pool.submit(self._build, one, target, into / f"build-{one.pin.name}"): one.pin
@@ -107,19 +119,22 @@ class Sourcing:
             try:
                 for done in as_completed(running):
                     error = done.exception()
-                    if error is not None and not isinstance(error, CloudImportError):
+                    if error is not None and not isinstance(error, (CloudImportError, OSError)):
                         raise error
-                    yield running[done], error or done.result()
-            except BaseException:  # interrupted: what has not begun shall not begin, what runs shall end
+                    take(running[done], error or done.result())
+            except BaseException as error:  # what has not begun shall not begin
                 for future in running:
                     future.cancel()
-                process.stop_all()
+                if isinstance(error, (KeyboardInterrupt, SystemExit)):  # and what runs shall end, all of it
+                    process.stop_all()
                 raise
 
     def _build(self, one: Requirement, target: Target, folder: Path) -> Wheel:
         """Fetch a source distribution and what it needs, and build it. Raises CloudImportError."""
-        here, interpreter = _builder_for(one.pin, target)
-        sdist = fetch_sdist(one, read_indexes(self.env, self.options), folder, self.limits.fetch)
+        here, interpreter = _builder_for(one.pin, target, self.pythons)
+        links = self.links.get(one.pin, ())
+        indexes = read_indexes(self.env, self.options)
+        sdist = fetch_sdist(one, indexes, folder, self.limits.fetch, links)
         builder = Builder(sdist.path, one.pin, interpreter, self.sandbox, self.limits.build)
         system = builder.look()
         known = list(system.requires)
@@ -128,7 +143,7 @@ class Sourcing:
             built = builder.build(system, known, folder / f"needs-{attempt}" / "wheels", folder)
             if built.wheel is not None:
                 wheel = _accepted(built.wheel, one.pin, target)
-                return wheel._replace(build=_record(sdist, system, needed, interpreter))
+                return wheel._replace(origin=sdist.origin, build=_record(sdist, system, needed, interpreter))
             known += [text for text in built.requires if text not in known]
         raise BuildError(f"{one.pin}: its build backend asks for something else each time")
 
@@ -173,7 +188,7 @@ class Sourcing:
         return fetched
 
 
-def _builder_for(pin: Pin, target: Target) -> tuple[Target, Interpreter]:
+def _builder_for(pin: Pin, target: Target, pythons: Sequence[Path]) -> tuple[Target, Interpreter]:
     """Return this machine as a target of the same Python, and its interpreter.
 
     Of another machine's target too: what is built there may turn out to be pure Python. Raises BuildError.
@@ -181,12 +196,12 @@ def _builder_for(pin: Pin, target: Target) -> tuple[Target, Interpreter]:
     library = tuple(map(int, platform.libc_ver()[1].split(".")[:2])) or (2, 17)
     glibc = max((one for one in GLIBCS if one <= library), default=GLIBCS[0])
     here = Target(target.python, glibc, platform.machine())
-    interpreter = find_interpreter(here)
+    interpreter = find_interpreter(here, pythons)
     if interpreter is None:
         version = ".".join(map(str, target.python))
         raise BuildError(
             f"{pin}: it is built from source, and there is no CPython {version} on this machine to do it"
-            f" (uv python install {version})"
+            f": 'uv python install {version}', or --python"
         )
     return here, interpreter
 

@@ -24,6 +24,7 @@ from cloudimport.format.content import Content
 from cloudimport.format.layout import BuildPointer
 from cloudimport.format.records import sha256
 from cloudimport.format.requirements import Requirement
+from cloudimport.ids import Pin
 from shelf_tools.builds import read_build, upload
 from shelf_tools.collect import code_file
 from shelf_tools.errand import Errand, interpreter_for, interpreter_of, sandbox_called, shelf_of
@@ -119,7 +120,7 @@ def prepare(errand: Errand, wanted: Sequence[tuple[Requirement, Wheel | None]]) 
     with tempfile.TemporaryDirectory(dir=place_of(errand), prefix="wheels-") as folder:
         began, said = time.perf_counter(), list[str]()
         missing = [one for one, wheel in wanted if wheel is None]
-        wheels, failures = fetch_wheels(errand, missing, Path(folder), said) if missing else ({}, {})
+        wheels, failures = _fetch(errand, missing, Path(folder), said)
         seconds = (time.perf_counter() - began) / len(wanted)
         found: list[Prepared | Failed] = []
         for requirement, wheel in wanted:
@@ -141,6 +142,16 @@ def finish(errand: Errand, order: Order) -> list[Finished | Failed]:
         return [_finish(errand, order)]
     except (CloudImportError, OSError) as error:
         return [Failed(str(error))]
+
+
+def _fetch(
+    errand: Errand, missing: Sequence[Requirement], into: Path, said: list[str]
+) -> tuple[dict[Pin, Wheel], dict[Pin, str]]:
+    """Return what ``fetch_wheels`` does. What keeps all of them from being fetched is the failure of each."""
+    try:
+        return fetch_wheels(errand, missing, into, said) if missing else ({}, {})
+    except (CloudImportError, OSError) as error:
+        return {}, {one.pin: f"{one.where}: {one.pin}: {error}" for one in missing}
 
 
 def _prepare(

@@ -112,6 +112,7 @@ def fetch_wheels(
         sandbox_called(errand.sandbox),
         errand.limits,
         notes.append,
+        errand.pythons,
     )
     return sourcing.some(wanted, errand.target, into, _silent)
 

@@ -53,6 +53,12 @@ def _publisher(attestation: dict[str, Any]) -> str:
     return " ".join(map(str, attestation.get("publisher", {}).values()))
 
 
+def _whence(provenance: dict[str, Any]) -> str:
+    """Return where the file that a build was made of came from, and when it was uploaded there."""
+    file = provenance.get("build", {}).get("sdist") or provenance.get("wheel", {})
+    return f"{file.get('index') or file.get('url', '')} {file.get('uploaded', '')}".strip() or "not known"
+
+
 def _card(shown: Shown) -> Table:
     card = Table(title=Text(f"{shown.pin}  {shown.target}"), show_header=False, title_justify="left")
     wheel = shown.provenance.get("wheel", {})
@@ -61,7 +67,7 @@ def _card(shown: Shown) -> Table:
         **({"yanked": f"{date(mark.since)}: {mark.reason}"} if mark else {}),
         "content": shown.content,
         "wheel": f"{wheel.get('name', '')} sha256 {wheel.get('sha256', '')}",
-        "from": f"{wheel.get('index', '')} {wheel.get('uploaded', '')}".strip() or "not known",
+        "from": _whence(shown.provenance),
         "attested by": "\n".join(map(_publisher, shown.provenance.get("attestations", ()))) or "nobody",
         "files": f"{shown.files}, {shown.size} bytes installed, {shown.stored} stored",
         "modules": f"{shown.modules} with bytecode, {shown.native} native files",

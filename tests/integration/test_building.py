@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from cloudimport.ids import Pin
+from cloudimport.format.requirements import parse_lines
+from cloudimport.ids import Pin, running_targets
+from shelf_tools.errand import Errand
 from shelf_tools.inspect import Shelf
 from shelf_tools.limits import BUILD_LIMITS
+from shelf_tools.trees import fetch_wheels
 from tests.integration.test_hostile import COMMAND
 from tests.support.children import Ran, Runner
-from tests.support.sandboxes import bubblewrap
+from tests.support.sandboxes import bubblewrap, copied_interpreter
 from tests.support.sdists import build_sdist, own_backend
 from tests.support.shelfcommand import publisher_environment, run_shelf
 from tests.support.wheels import build_wheel
@@ -143,12 +146,37 @@ def test_built_published_and_imported(curator: Curator, tmp_path: Path) -> None:
     (shown,) = Shelf(str(curator.shelf), {}).show(Pin.parse("made==1"))
     build = shown.provenance["build"]
     digest = hashlib.sha256(sdist.read_bytes()).hexdigest()
-    assert build["sdist"] == {"name": "made-1.0.tar.gz", "sha256": digest, "size": sdist.stat().st_size}
+    assert build["sdist"] == {
+        "name": "made-1.0.tar.gz",
+        "sha256": digest,
+        "size": sdist.stat().st_size,
+        "url": sdist.as_uri(),
+        "index": f"{curator.index.as_uri()}/",
+    }
     assert (build["backend"], build["requires"]) == ("backend", [])
     assert shown.provenance["limits"]["build"] == vars(BUILD_LIMITS)
     assert shown.provenance["wheel"]["name"] == "made-1.0-py3-none-any.whl"
     assert run_shelf("verify", "--shelf", curator.shelf).ok() == "1 build checked, 0 problems"
     assert "0 published, 1 were there" in curator.publish("made==1.0").ok()
+
+
+def test_an_interpreter_that_is_given_builds(curator: Curator) -> None:
+    """``--python`` is what builds too, before any other of its version."""
+    given = copied_interpreter(curator.folder / "python")
+    curator.sdist("made")
+    curator.publish("made==1.0", arguments=("--python", str(given))).ok()
+    (shown,) = Shelf(str(curator.shelf), {}).show(Pin.parse("made==1"))
+    assert shown.provenance["build"]["interpreter"].endswith(f"({given})")
+    assert shown.provenance["tools"]["interpreter"] == shown.provenance["build"]["interpreter"]
+    # A worker that does not see the curator's files builds for itself.
+    errand = Errand(
+        "run", running_targets()[0], str(curator.shelf), "bubblewrap", 3, allow_sdist=frozenset({"made"}),
+        pythons=(given,), environ=publisher_environment(curator.env),
+    )  # fmt: skip
+    wheels, _ = fetch_wheels(errand, parse_lines(["made==1.0"]), curator.folder / "wheels", [])
+    build = wheels[Pin("made", "1")].build
+    assert build is not None
+    assert build["interpreter"] == shown.provenance["build"]["interpreter"]
 
 
 def test_a_wheel_is_preferred(curator: Curator) -> None:

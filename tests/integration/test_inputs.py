@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -17,6 +18,7 @@ from cloudimport.format.lock import Lock
 from cloudimport.ids import running_targets
 from tests.support.children import Ran, Runner
 from tests.support.packageindex import package_index
+from tests.support.sdists import build_sdist, own_backend
 from tests.support.shelfcommand import run_shelf
 from tests.support.wheels import build_wheel
 
@@ -62,11 +64,15 @@ class Curator:
         """Return the lockfile."""
         return Lock.decode((self.folder / "cloudimport.lock").read_text(), "lock")
 
+    def record(self, name: str) -> dict[str, Any]:
+        """Return the record of a package's build."""
+        (path,) = (self.folder / "shelf" / "packages" / name).rglob("provenance-*")
+        record: dict[str, Any] = json.loads(zstandard.ZstdDecompressor().decompress(path.read_bytes()))
+        return record
+
     def provenance(self, name: str) -> dict[str, object]:
         """Return what the shelf says of a package's wheel."""
-        (path,) = (self.folder / "shelf" / "packages" / name).rglob("provenance-*")
-        record = json.loads(zstandard.ZstdDecompressor().decompress(path.read_bytes()))
-        wheel: dict[str, object] = record["wheel"]
+        wheel: dict[str, object] = self.record(name)["wheel"]
         return wheel
 
 
@@ -154,6 +160,66 @@ def test_a_pylock_that_does_not_hold_is_one_line(curator: Curator, fault: str, s
     assert not list((curator.folder / "shelf").rglob("build.json"))
 
 
+def source_lock(curator: Curator, *, wheels: bool = False, digest: str = "", sdist: bool = True) -> Path:
+    """Write a lock that names a source distribution outside of the index; there is another of it there."""
+    own = build_sdist(curator.folder / "own", "made", "1.0", own_backend("made", source="v = 'named'\n"))
+    build_sdist(curator.wheels, "made", "1.0", own_backend("made", source="v = 'of the index'\n"))
+    text = pylock() + '[[packages]]\nname = "made"\nversion = "1.0"\n'
+    if wheels:
+        name = "made-1.0-cp39-cp39-win_amd64.whl"
+        text += f'wheels = [{{ path = "own/{name}", hashes = {{ sha256 = "{"0" * 64}" }} }}]\n'
+    if sdist:
+        hashes = f'{{ sha256 = "{digest or _sha256(own)}" }}'
+        text += f'sdist = {{ path = "own/{own.name}", hashes = {hashes} }}\n'
+    (curator.folder / "pylock.toml").write_text(text)
+    return own
+
+
+MADE = "import cloudimport; cloudimport.install(); import made; print(made.v)"
+
+
+@pytest.mark.parametrize("wheels", [False, True], ids=["alone", "beside wheels for others"])
+def test_a_source_distribution_that_a_lock_names_is_built(curator: Curator, wheels: bool) -> None:
+    """It comes from the place that the list names, whatever the index has, and is built if it may be."""
+    own = source_lock(curator, wheels=wheels)
+    ran = curator.publish(name="pylock.toml")
+    assert ran.returncode == 1
+    assert "source distribution: --allow-sdist made builds it in the sandbox" in ran.stderr.splitlines()[-1]
+    curator.publish("--allow-sdist", "made", name="pylock.toml").ok()
+    env = {"CLOUDIMPORT_LOCK": str(curator.folder / "cloudimport.lock")}
+    assert Runner(curator.folder / "program").run(MADE, env=env).ok().strip() == "named"
+    assert curator.record("made")["build"]["sdist"] == {
+        "name": own.name,
+        "sha256": _sha256(own),
+        "size": own.stat().st_size,
+        "url": own.as_uri(),
+        "index": f"{own.parent.as_uri()}/",
+    }
+    assert "1 were there" in curator.publish("--allow-sdist", "made", name="pylock.toml").ok()
+
+
+def test_a_source_distribution_is_the_one_that_the_lock_names(curator: Curator) -> None:
+    """Other bytes are refused, and where the list names none, none of the index is taken."""
+    own = source_lock(curator, digest="0" * 64)
+    said = curator.publish("--allow-sdist", "made", name="pylock.toml").stderr
+    wrong = f"made-1.0.tar.gz does not have the hash in the list: expected {'0' * 64}, got {_sha256(own)}"
+    assert wrong in said
+    source_lock(curator, wheels=True, sdist=False)
+    said = curator.publish("--allow-sdist", "made", name="pylock.toml").stderr
+    assert "there are wheels for cp39-cp39-win_amd64; the list names no source distribution of it" in said
+
+
+def test_a_source_distribution_of_a_project_of_uv(curator: Curator) -> None:
+    """uv's lock has it with its hash; its metadata say themselves that uv need not build it."""
+    info = "Metadata-Version: 2.2\nName: made\nVersion: 1.0\n"
+    files = {**own_backend("made", source="v = 'locked'\n"), "PKG-INFO": info}
+    build_sdist(curator.wheels, "made", "1.0", files)
+    uv_project(curator, PROJECT.replace('"top>=1"', '"top>=1", "made"'))
+    curator.publish("--allow-sdist", "made", name="uv.lock").ok()
+    env = {"CLOUDIMPORT_LOCK": str(curator.folder / "cloudimport.lock")}
+    assert Runner(curator.folder / "program").run(MADE, env=env).ok().strip() == "locked"
+
+
 PROJECT = """\
 [project]
 name = "app"
@@ -170,11 +236,11 @@ find-links = ["wheels"]
 """
 
 
-def uv_project(curator: Curator) -> None:
+def uv_project(curator: Curator, text: str = "") -> None:
     """Make a uv project with its lock."""
     for name in ("extra-one", "dev-one"):
         build_wheel(curator.wheels, name, "1.0", {f"{name.replace('-', '_')}.py": ""})
-    (curator.folder / "pyproject.toml").write_text(PROJECT)
+    (curator.folder / "pyproject.toml").write_text(text or PROJECT)
     uv = str(Path(sys.executable).with_name("uv"))
     subprocess.run([uv, "lock", "-q", "--no-python-downloads"], cwd=curator.folder, check=True, timeout=120)
 
@@ -284,6 +350,51 @@ def test_what_is_added_has_hashes_and_markers_where_the_list_needs_them(curator:
     marker = 'python_version == "3.10" and platform_machine == "aarch64"'
     assert f"base==1.5 ; {marker}\n" in curator.list.read_text()
     curator.publish("--target", target).ok()
+
+
+def test_what_is_built_from_source_is_no_matter_for_uv(curator: Curator, tmp_path: Path) -> None:
+    """The others' needs are added; nothing of a source distribution runs outside of the sandbox."""
+    ran_outside = tmp_path / "ran"
+    files = own_backend("made", before="PARTS[NAME + '.dist-info/METADATA'] += 'Requires-Dist: late\\n'")
+    files["backend.py"] = (
+        f"try: open({str(ran_outside)!r}, 'w')\nexcept OSError: pass\n" + files["backend.py"]
+    )
+    build_sdist(curator.wheels, "made", "1.0", files)
+    build_wheel(curator.wheels, "user", "1.0", {"user.py": ""}, requires=["made[x]>=1", "base<1.5"])
+    build_wheel(curator.wheels, "late", "1.0", {"late.py": ""})
+    both = ("--add-missing", "--allow-sdist", "made")
+    curator.list.write_text("user==1.0\nmade==1.0\n")
+    ran = curator.publish(*both)
+    assert "note: requirements.txt: added base==1.0, needed by user" in ran.stderr
+    assert "note: made==1: it is built from source: --add-missing cannot know what it needs" in ran.stderr
+    assert "late is needed by made==1 and is not in the list" in ran.stderr.splitlines()[-1]
+    assert "has to be added to requirements.txt by hand" in ran.stderr
+    with curator.list.open("a") as file:
+        file.write("late==1.0\n")
+    assert "4 published" in curator.publish(*both).ok()
+    assert curator.lock().requirements == ("base==1", "late==1", "made==1", "user==1")
+    assert not ran_outside.exists()
+
+
+def test_what_may_be_built_and_has_a_wheel_is_completed(curator: Curator) -> None:
+    """What a wheel says is known, whatever may be built."""
+    build_sdist(curator.wheels, "top", "2.0", own_backend("top"))
+    curator.list.write_text("top==2.0\n")
+    curator.publish("--add-missing", "--allow-sdist", "top").ok()
+    assert curator.lock().requirements == ("base==1.5", "top==2")
+
+
+def test_what_is_missing_and_has_no_wheel_has_to_be_pinned(curator: Curator) -> None:
+    """Which version would be built is for the curator to say."""
+    build_sdist(curator.wheels, "made", "1.0", own_backend("made"))
+    build_wheel(curator.wheels, "user", "1.0", {"user.py": ""}, requires=["made"])
+    curator.list.write_text("user==1.0\n")
+    ran = curator.publish("--add-missing", "--allow-sdist", "made")
+    assert ran.stderr.splitlines()[-1] == (
+        "shelf: error: --add-missing chooses among wheels only: pin made==VERSION in the list, "
+        "for --allow-sdist to build"
+    )
+    assert curator.list.read_text() == "user==1.0\n"
 
 
 def test_what_cannot_be_completed_changes_nothing(curator: Curator) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +25,8 @@ from cloudimport.sources.opening import open_source
 from shelf_tools.builds import read_provenance
 from tests.support.children import Ran
 from tests.support.httpserver import HttpServer, Reply, Request
-from tests.support.shelfcommand import run_shelf
+from tests.support.sdists import build_sdist, own_backend
+from tests.support.shelfcommand import publisher_environment, run_shelf
 from tests.support.sigstores import PUBLISH, Sigstore
 from tests.support.wheels import build_wheel
 
@@ -61,7 +64,7 @@ class Index:
         return Reply(body=path.read_bytes()) if path.is_file() else Reply(404)
 
     def _page(self, name: str, accept: str) -> Reply:
-        wheels = sorted(self.files.glob(f"{name}-*.whl"))
+        wheels = sorted([*self.files.glob(f"{name}-*.whl"), *self.files.glob(f"{name}-*.tar.gz")])
         # pip takes HTML as well; who takes JSON only wants to know more.
         asks_more = accept == JSON
         if self.mode == "html" and asks_more:
@@ -101,11 +104,19 @@ class Place:
     server: HttpServer
     sigstore: Sigstore
 
-    def publish(self, *arguments: str, shelf: str = "shelf", lines: str = "demo==1.0\n", **env: str) -> Ran:
-        """Publish from the index."""
-        (self.folder / "requirements.txt").write_text(lines)
+    def publish(
+        self,
+        *arguments: str,
+        shelf: str = "shelf",
+        lines: str = "demo==1.0\n",
+        name: str = "requirements.txt",
+        **env: str,
+    ) -> Ran:
+        """Publish from the index: a list that is there, or one of these lines."""
+        if name == "requirements.txt":
+            (self.folder / name).write_text(lines)
         return run_shelf(
-            "publish", "-r", "requirements.txt", "--shelf", shelf, "--level", "3", *arguments,
+            "publish", "-r", name, "--shelf", shelf, "--level", "3", *arguments,
             env={**self.env, **env}, cwd=self.folder,
         )  # fmt: skip
 
@@ -125,9 +136,9 @@ class Place:
             "XDG_DATA_HOME": f"{home}/data",
         }
 
-    def attest(self, **how: str) -> None:
-        """Have the index attest the wheel."""
-        (wheel,) = self.index.files.glob("demo-*.whl")
+    def attest(self, pattern: str = "demo-*.whl", **how: str) -> None:
+        """Have the index attest a file."""
+        (wheel,) = self.index.files.glob(pattern)
         sha256 = how.pop("sha256", _sha(wheel))
         self.index.provenance[wheel.name] = self.sigstore.provenance(wheel.name, sha256, **how)
 
@@ -261,6 +272,90 @@ def test_an_index_that_does_not_say(place: Place, mode: str, noted: bool) -> Non
     record = place.record()
     assert "attestations" not in record
     assert record["wheel"]["index"] == f"{place.server.endpoint}/simple/demo/"
+
+
+def pylock(place: Place, index: str) -> str:
+    """Return a lock that names the wheel by its URL, with a secret, and an index if there is one."""
+    (wheel,) = place.index.files.glob("demo-*.whl")
+    url = f"{place.server.endpoint.replace('//', '//me:hush@')}/files/{wheel.name}?token={SECRET}"
+    more = f'index = "{index}"\n' if index else ""
+    return (
+        'lock-version = "1.0"\ncreated-by = "hand"\n[[packages]]\nname = "demo"\nversion = "1.0"\n'
+        f'{more}wheels = [{{ url = "{url}", hashes = {{ sha256 = "{_sha(wheel)}" }} }}]\n'
+    )
+
+
+def test_a_wheel_that_a_lock_names(place: Place) -> None:
+    """What `pylock.toml` names by its URL is looked up at the index that it names too."""
+    place.attest(repository="me/demo")
+    (place.folder / "pylock.toml").write_text(pylock(place, f"{place.server.endpoint}/simple"))
+    place.publish("--require-attestation", name="pylock.toml").ok()
+    record, (wheel,) = place.record(), place.index.files.glob("demo-*.whl")
+    assert record["wheel"]["url"] == f"{place.server.endpoint}/files/{wheel.name}"
+    assert record["wheel"]["index"] == f"{place.server.endpoint}/simple/demo/"
+    assert record["wheel"]["uploaded"] == UPLOADED
+    assert record["attestations"][0]["publisher"]["repository"] == "me/demo"
+
+
+def test_a_wheel_that_a_lock_names_without_an_index(place: Place) -> None:
+    """Its URL is recorded; nobody can be asked for attestations, and the policy says so."""
+    place.attest()
+    (place.folder / "pylock.toml").write_text(pylock(place, ""))
+    (line,) = lines_of(place.publish("--require-attestation", name="pylock.toml"))
+    assert line == (
+        "shelf: error: demo==1: --require-attestation: the list names demo-1.0-py3-none-any.whl by its URL, "
+        "and no index (packages.index) that would know its attestations"
+    )
+    place.publish(name="pylock.toml").ok()
+    url = f"{place.server.endpoint}/files/demo-1.0-py3-none-any.whl"
+    assert place.record()["wheel"].keys() & {"url", "index", "uploaded"} == {"url"}
+    assert place.record()["wheel"]["url"] == url
+    assert url in run_shelf("show", "demo==1.0", "--shelf", "shelf", cwd=place.folder).ok()
+
+
+def test_a_wheel_of_a_project_of_uv(place: Place) -> None:
+    """uv's lock names the index of each package."""
+    place.attest()
+    text = '[project]\nname = "app"\nversion = "1"\nrequires-python = ">=3.10"\ndependencies = ["demo"]\n'
+    text += f'[[tool.uv.index]]\nurl = "{place.server.endpoint}/simple"\ndefault = true\n'
+    (place.folder / "pyproject.toml").write_text(text)
+    uv = str(Path(sys.executable).with_name("uv"))
+    env = {**publisher_environment(place.env), "UV_NO_CACHE": "1"}
+    command = [uv, "lock", "-q", "--no-python-downloads"]
+    subprocess.run(command, cwd=place.folder, check=True, timeout=120, env=env)
+    place.publish("--require-attestation", name="uv.lock").ok()
+    assert place.record()["wheel"]["index"] == f"{place.server.endpoint}/simple/demo/"
+    assert place.record()["attestations"]
+
+
+def test_what_was_built_from_source(place: Place) -> None:
+    """The record says whence the source distribution came; its attestations are what counts."""
+    sdist = build_sdist(place.index.files, "made", "1.0", own_backend("made"))
+    allowed = ("--allow-sdist", "made", "--require-attestation")
+    page = f"{place.server.endpoint}/simple/made/"
+    (line,) = lines_of(place.publish(*allowed, lines="made==1.0\n"))
+    assert (
+        line == f"shelf: error: made==1: --require-attestation: {page} has no attestation for made-1.0.tar.gz"
+    )
+    place.attest("made-*", repository="me/made")
+    place.publish(*allowed, lines="made==1.0\n").ok()
+    record = place.record("made==1.0")
+    assert record["build"]["sdist"] == {
+        "name": sdist.name,
+        "sha256": _sha(sdist),
+        "size": sdist.stat().st_size,
+        "url": f"{place.server.endpoint}/files/{sdist.name}",
+        "index": page,
+        "uploaded": UPLOADED,
+    }
+    assert record["wheel"].keys() == {"name", "sha256", "sha384", "sha512", "size"}
+    assert record["attestations"][0]["publisher"]["repository"] == "me/made"
+    card = run_shelf("show", "made==1.0", "--shelf", "shelf", cwd=place.folder).ok()
+    assert page in card
+    assert UPLOADED in card
+    place.attest("made-*", sha256="0" * 64)
+    (line,) = lines_of(place.publish(*allowed, lines="made==1.0\n", shelf="other"))
+    assert "the attestations of made-1.0.tar.gz are refused: " in line
 
 
 def test_wheels_of_a_folder(place: Place) -> None:

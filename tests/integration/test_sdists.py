@@ -12,6 +12,7 @@ import pytest
 from cloudimport.format.requirements import parse_lines
 from shelf_tools.indexes import Indexes, read_indexes
 from shelf_tools.limits import FETCH_LIMITS
+from shelf_tools.origins import Origin
 from shelf_tools.sdists import Sdist, SdistError, fetch_sdist
 from tests.integration.test_fetch import _environment, _served
 from tests.support.sdists import build_sdist
@@ -30,7 +31,10 @@ def test_fetched_over_http_with_its_digest(tmp_path: Path) -> None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     with _served(tmp_path / "index") as url:
         found = get("Foo.Bar==1", Indexes(url), tmp_path / "into")
-    assert found == Sdist(tmp_path / "into" / path.name, path.name, {"sha256": digest}, path.stat().st_size)
+    origin = Origin(f"{url}foo-bar/{path.name}", f"{url}foo-bar/")
+    assert found == Sdist(
+        tmp_path / "into" / path.name, path.name, {"sha256": digest}, path.stat().st_size, origin
+    )
     assert found.path.read_bytes() == path.read_bytes()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +13,19 @@ from cloudimport.errors import ConfigurationError
 from cloudimport.ids import Target
 from shelf_tools.interpreters import Interpreter, find_interpreter, running_interpreter
 from shelf_tools.sandbox import Sandbox, open_sandbox
+
+
+def copied_interpreter(folder: Path) -> Path:
+    """Make a copy of the running interpreter below ``folder``, without what nobody imports here."""
+    own = running_interpreter()
+    name = f"python{own.version[0]}.{own.version[1]}"
+    left_out = shutil.ignore_patterns("test", "tests", "site-packages", "dist-packages", "__pycache__")
+    shutil.copytree(own.prefix / "lib" / name, folder / "lib" / name, ignore=left_out)
+    for library in (own.prefix / "lib").glob("libpython*.so*"):
+        shutil.copy(library, folder / "lib")
+    (folder / "bin").mkdir()
+    shutil.copy(own.executable, folder / "bin" / name)
+    return folder / "bin" / name
 
 
 @lru_cache(maxsize=1)

@@ -142,7 +142,7 @@ def test_constraints_of_a_file_are_kept_to(tmp_path: Path) -> None:
     limits.write_text("-r inner.txt\n--extra-index-url https://example.invalid\na>=2  # newer\nunlisted<1\n")
     inner.write_text("b==2.0 --hash=sha256:0\nc<3 ; python_version < '3.11'\n")
     listed = read_list(file)
-    assert listed.constraints == (str(limits),)
+    assert listed.constraint_files == (str(limits),)
     for target, wrong in ((X86, ["a==1"]), (ARM, ["c==3", "a==1"])):
         with pytest.raises(ConfigurationError) as caught:
             wanted(listed, target)

@@ -8,7 +8,7 @@ import pytest
 
 from cloudimport.errors import ConfigurationError
 from cloudimport.ids import Pin, Target
-from shelf_tools.pins import wanted
+from shelf_tools.pins import Link, wanted
 from shelf_tools.pylock import read_pylock
 
 A, B = "a" * 64, "b" * 64
@@ -36,6 +36,23 @@ def test_pins_with_their_wheels(tmp_path: Path) -> None:
     assert [one.where for one in listed.requirements] == [f"{tmp_path}/pylock.toml:{at}" for at in (3, 8)]
     assert listed.links[Pin("a", "1")][0].url == "https://example.invalid/a-1.0-py3-none-any.whl"
     assert listed.links[Pin("b", "2")][0].url == f"file://{tmp_path}/wheels/b-2.0-py3-none-any.whl"
+
+
+def test_source_distributions_are_listed_with_their_hashes(tmp_path: Path) -> None:
+    """A pin's source distribution is one of its files, beside wheels or alone; the index gives its page."""
+    sdist = f'sdist = {{ path = "b-2.tar.gz", hashes = {{ sha256 = "{B}" }} }}'
+    both = _package("a", 'index = "https://example.invalid/simple"', sdist.replace("b-2", "a-1.0"))
+    text = HEAD + both + f'[[packages]]\nname = "b"\nversion = "2"\n{sdist}\n'
+    listed = read_pylock(text, tmp_path / "pylock.toml")
+    assert [one.hashes for one in listed.requirements] == [(f"sha256:{A}", f"sha256:{B}"), (f"sha256:{B}",)]
+    assert [(link.filename, link.is_wheel, link.page) for link in listed.links[Pin("a", "1")]] == [
+        ("a-1.0-py3-none-any.whl", True, "https://example.invalid/simple/a/"),
+        ("a-1.0.tar.gz", False, "https://example.invalid/simple/a/"),
+    ]
+    alone = Link("b-2.tar.gz", f"file://{tmp_path}/b-2.tar.gz", (f"sha256:{B}",))
+    assert listed.links[Pin("b", "2")] == (alone,)
+    weak = read_pylock(HEAD + both.replace(f'sha256 = "{B}"', f'md5 = "{B}"'), tmp_path / "pylock.toml")
+    assert [link.is_wheel for link in weak.links[Pin("a", "1")]] == [True]
 
 
 def test_extras_and_groups_choose() -> None:
@@ -77,8 +94,8 @@ def test_a_lock_for_others_is_an_error(head: str, said: str) -> None:
 
 
 def test_all_that_cannot_be_published_is_told_at_once() -> None:
-    """A folder, a source distribution and a weak hash are a line each, with the line of the file."""
-    sdist = f'sdist = {{ url = "https://example.invalid/b-1.tar.gz", hashes = {{ sha256 = "{A}" }} }}\n'
+    """A folder, and a weak hash of either kind, are a line each, with the line of the file."""
+    sdist = f'sdist = {{ url = "https://example.invalid/b-1.tar.gz", hashes = {{ md5 = "{A}" }} }}\n'
     text = (
         HEAD
         + '[[packages]]\nname = "a"\ndirectory = { path = "." }\n'
@@ -92,7 +109,7 @@ def test_all_that_cannot_be_published_is_told_at_once() -> None:
     assert [line.split(": ")[:2] for line in lines] == [
         [f"pylock.toml:{at}", name] for at, name in ((3, "a"), (6, "b"), (10, "c"), (14, "d"))
     ]
-    reasons = ("is a folder", "only a source distribution", "no sha256", "not a sha256")
+    reasons = ("is a folder", "b-1.tar.gz has no sha256", "whl has no sha256", "not a sha256")
     assert all(reason in line for line, reason in zip(lines, reasons, strict=True))
 
 
