@@ -1,4 +1,4 @@
-"""``shelf.toml``: what a curator has decided once, beside the requirements (docs/publishing.md)."""
+"""``shelf.toml``: what a curator has decided once, beside the requirements (docs/security.md, "Limits")."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ from shelf_tools.recipes import NAME as RECIPES
 from shelf_tools.recipes import Recipes, read_recipes
 from shelf_tools.signing import Signing
 from shelf_tools.sourcing import Sourcing
-from shelf_tools.stages import Facts, Failed, Finished, Order, Prepared, finish, prepare, survey, version
+from shelf_tools.stages import Facts, Failed, Finished, Prepared, Task, finish, prepare, survey, version
 from shelf_tools.status import refuse_yanked
 from shelf_tools.store import Store, open_store
 from shelf_tools.trees import release
@@ -416,10 +416,10 @@ class _Target:
                 names[name] = Names(file.path for file in by_name[name].known.files)
             return names.get(name)
 
-        def order(way: _Pin) -> Order:
+        def task_of(way: _Pin) -> Task:
             assert way.wheel is not None
             needs = _closure(way, by_name) if errand.traces else []
-            return Order(
+            return Task(
                 way.exact,
                 way.wheel,
                 way.whence,
@@ -434,14 +434,14 @@ class _Target:
             way.built = self._point(done, worker)
             return done.notes
 
-        def place(task: tuple[_Pin, Order]) -> tuple[int, int]:
+        def place(pair: tuple[_Pin, Task]) -> tuple[int, int]:
             # Where trees are not shared, what others depend on comes first: they take it from the shelf then.
-            way, its = task
+            way, its = pair
             needs = 0 if self._workers.shares_files else len(its.needs)
             return needs, -sum(file.size for file in way.known.files)
 
-        orders = sorted(((way, order(way)) for way in missing), key=place)
-        self._tasks("publish", finish, [([way], (errand, its)) for way, its in orders], take)
+        tasks = sorted(((way, task_of(way)) for way in missing), key=place)
+        self._tasks("publish", finish, [([way], (errand, its)) for way, its in tasks], take)
 
     def _point(self, done: Finished, worker: str) -> Built:
         """Make visible what a worker has uploaded; it may mean another shelf by the same name."""

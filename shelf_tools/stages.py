@@ -46,8 +46,8 @@ _MOST_RECORDED = 100
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be finished: ``needs`` are what it depends on, ``patterns`` a recipe's.
+class Task:
+    """A pin that is to be finished: ``needs`` are what it depends on, ``patterns`` a recipe's.
 
     ``requirement`` and ``needs`` have the one hash of the wheel that was prepared; ``whence`` is what is
     known of that. ``borrowed`` is a trace for the target ``traced``, used where there can be none of its own.
@@ -136,10 +136,10 @@ def prepare(errand: Errand, wanted: Sequence[tuple[Requirement, Wheel | None]]) 
     return found
 
 
-def finish(errand: Errand, order: Order) -> list[Finished | Failed]:
+def finish(errand: Errand, task: Task) -> list[Finished | Failed]:
     """Trace a prepared pin, lay its bytes down in that order, and upload them; one result."""
     try:
-        return [_finish(errand, order)]
+        return [_finish(errand, task)]
     except (CloudImportError, OSError) as error:
         return [Failed(str(error))]
 
@@ -165,24 +165,24 @@ def _prepare(
     return Prepared(wheel, content, tuple(notes), clock.seconds)
 
 
-def _finish(errand: Errand, order: Order) -> Finished:
-    clock, content = Clock(), order.content
+def _finish(errand: Errand, task: Task) -> Finished:
+    clock, content = Clock(), task.content
     store, source = shelf_of(errand)
-    there = read_build(source, order.requirement.pin, str(errand.target))
+    there = read_build(source, task.requirement.pin, str(errand.target))
     if there is not None and there.content_digest == sha256(content.encode()):
         return Finished(there, None, (), clock.seconds)  # this task ran before, or another publisher did
     with clock("trees"):
-        own = tree_of(errand, order.requirement, order.wheel)
-        beside = {need.pin.name: tree_of(errand, need, None, source) for need in order.needs}
+        own = tree_of(errand, task.requirement, task.wheel)
+        beside = {need.pin.name: tree_of(errand, need, None, source) for need in task.needs}
     with clock("trace"):
-        found = _trace(errand, order, own, beside)
-    patterns, unused = chosen((file.path for file in content.files), order.patterns)
-    borrowed = order.traced if found is order.borrowed else ""
+        found = _trace(errand, task, own, beside)
+    patterns, unused = chosen((file.path for file in content.files), task.patterns)
+    borrowed = task.traced if found is task.borrowed else ""
     with tempfile.TemporaryDirectory(dir=own.tree.parent, prefix="packs-") as folder:
         with clock("pack"):
-            packed = _pack(errand, order, own, found, patterns, Path(folder), borrowed)
+            packed = _pack(errand, task, own, found, patterns, Path(folder), borrowed)
         with clock("upload"):
-            whence = _provenance(errand, order, found, borrowed)
+            whence = _provenance(errand, task, found, borrowed)
             built, pointer = upload(store, source, content, packed, whence)
     notes = [*found.notes, *(f"{pattern!r} of the recipes is none of its files" for pattern in unused)]
     return Finished(built, pointer, tuple(notes), clock.seconds)
@@ -190,14 +190,14 @@ def _finish(errand: Errand, order: Order) -> Finished:
 
 def _pack(
     errand: Errand,
-    order: Order,
+    task: Task,
     own: Installed,
     found: Trace,
     wanted: Sequence[str],
     into: Path,
     borrowed: str,
 ) -> Packed:
-    content, name = order.content, order.requirement.pin.name
+    content, name = task.content, task.requirement.pin.name
     compiled = [
         file.path
         for file in content.files
@@ -220,14 +220,14 @@ def _pack(
     )
 
 
-def _trace(errand: Errand, order: Order, own: Installed, beside: Mapping[str, Installed]) -> Trace:
+def _trace(errand: Errand, task: Task, own: Installed, beside: Mapping[str, Installed]) -> Trace:
     """Import a package with what it depends on beside it; else take what was borrowed."""
-    pin, target = order.requirement.pin, errand.target
+    pin, target = task.requirement.pin, errand.target
     if not errand.traces:
-        return order.borrowed or Trace((), (), {}, ())
+        return task.borrowed or Trace((), (), {}, ())
     interpreter = interpreter_of(errand)
-    names = top_level(order.content, target)
-    inner = inner_modules(order.content, target, names)
+    names = top_level(task.content, target)
+    inner = inner_modules(task.content, target, names)
     trees = {name: _mounted(other, interpreter) for name, other in beside.items()}
     sandbox = sandbox_called(errand.sandbox)
     return trace(pin, names, inner, own.tree, own.code, trees, interpreter, sandbox, errand.limits.trace)
@@ -239,17 +239,17 @@ def _mounted(installed: Installed, interpreter: Interpreter | None) -> tuple[Pat
     return installed.tree, installed.code if fits else None
 
 
-def _provenance(errand: Errand, order: Order, found: Trace, borrowed: str) -> dict[str, Any]:
+def _provenance(errand: Errand, task: Task, found: Trace, borrowed: str) -> dict[str, Any]:
     limits = {"install": errand.limits.install, "trace": errand.limits.trace}
-    if order.wheel.build:
+    if task.wheel.build:
         limits["build"] = errand.limits.build
     seen: dict[str, Any] = {
         "failed": dict(list(found.failed.items())[:_MOST_RECORDED]),
         "notes": list(found.notes[:_MOST_RECORDED]),
     }
     return record(
-        order.wheel,
-        order.whence,
+        task.wheel,
+        task.whence,
         errand.sandbox,
         limits,
         tools(errand.sandbox, interpreter_of(errand), errand.level),
