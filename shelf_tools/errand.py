@@ -13,9 +13,10 @@ from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
+from shelf_tools.indexes import without_user
 from shelf_tools.interpreters import Interpreter, find_interpreter, runs_here
 from shelf_tools.limits import StageLimits
-from shelf_tools.pins import Link
+from shelf_tools.pins import Link, Listed
 from shelf_tools.sandbox import Sandbox, open_sandbox
 from shelf_tools.store import Store, open_store
 
@@ -47,6 +48,17 @@ class Errand:
     folder: Path | None = None
     magic: str = ""
     traces: bool = False
+
+
+def without_users(listed: Listed) -> Listed:
+    """Return a list as machines get it that have credentials of their own: its URLs have none."""
+    return listed._replace(
+        options=tuple(map(without_user, listed.options)),
+        links={
+            pin: tuple(link._replace(url=without_user(link.url)) for link in links)
+            for pin, links in listed.links.items()
+        },
+    )
 
 
 def environ_of(errand: Errand) -> Mapping[str, str]:

@@ -31,7 +31,7 @@ from shelf_tools.borrow import Donor, Names, best, borrow
 from shelf_tools.builds import check_form, point, read_build, read_provenance, targets_of
 from shelf_tools.completing import advice, complete
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
-from shelf_tools.errand import Errand, sandbox_called
+from shelf_tools.errand import Errand, sandbox_called, without_users
 from shelf_tools.fetch import BATCH, Wheel
 from shelf_tools.indexing import Built, check_together
 from shelf_tools.inputs import read_input
@@ -55,6 +55,10 @@ from shelf_tools.workfolder import work_folder
 _MOST_NOTES = 20
 #: Tasks for each worker at the least, so that one that is late at the end is late by little.
 _ROUNDS = 2
+_NOT_SENT = (
+    "user names and passwords in the list's URLs are not sent to the workers: have them in .netrc or a "
+    "keyring there, or write ${NAME} in the URL and set it where they are started"
+)
 
 
 class Reporter(Protocol):
@@ -160,10 +164,14 @@ class _Pin:
 
 @dataclass
 class _Run:
-    """What all targets of a publish share. ``made``: builds by pin, of the targets that are done."""
+    """What all targets of a publish share. ``made``: builds by pin, of the targets that are done.
+
+    ``sent`` is the list as workers get it.
+    """
 
     job: Job
     listed: pins.Listed
+    sent: pins.Listed
     sourceless: frozenset[Pin]
     examiner: provenance.Examiner
     recipes: Recipes
@@ -203,8 +211,11 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
             closing(open_workers(job.executor, job.jobs)) as workers,
             ThreadPoolExecutor(max(1, job.jobs), "publish") as pool,
         ):
+            sent = listed if workers.shares_files else without_users(listed)
+            if sent != listed:
+                report.note(_NOT_SENT)
             run = _Run(
-                job, listed, sourceless, examiner, recipes, store, source, lease, pool, workers, report
+                job, listed, sent, sourceless, examiner, recipes, store, source, lease, pool, workers, report
             )
             outcomes = {target: _Target(run, target).run() for target in _traced_first(run)}
     finally:
@@ -237,8 +248,8 @@ def _errand(run: _Run, target: Target, work: Path | None = None) -> Errand:
         job.sandbox,
         job.level,
         job.limits,
-        run.listed.options,
-        dict(run.listed.links),
+        run.sent.options,
+        dict(run.sent.links),
         job.allow_sdist,
         run.sourceless,
         job.pythons,

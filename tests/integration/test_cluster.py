@@ -21,9 +21,11 @@ from shelf_tools.builds import read_build
 from shelf_tools.workers import WorkerError, open_workers
 from tests.support.children import REPOSITORY, Runner
 from tests.support.clusters import Cluster, Worker, dask_cluster, processes_with, wait_for
+from tests.support.packageindex import package_index
 from tests.support.s3servers import S3Server, moto_server
 from tests.support.shelfcommand import publisher_environment, run_shelf
 from tests.support.wheels import build_wheel
+from tests.support.wiretap import wiretap
 
 TARGET = str(running_targets()[0])
 #: Packages that take a moment to be imported, so that there is a middle.
@@ -323,6 +325,37 @@ def test_targets_go_as_the_workers_trace(tmp_path: Path, index: dict[str, str], 
         ("trace", there),
         ("trace", ""),
     ]
+
+
+@pytest.mark.parametrize("way", ["none", "netrc", "variable"])
+def test_no_password_reaches_a_worker(tmp_path: Path, server: S3Server, way: str) -> None:
+    """Those in the list's URLs stay here; workers have their own, in .netrc or in a variable."""
+    bucket = server.make_bucket(f"password-{way}")
+    curator = Curator(tmp_path / "curator", f"s3://{bucket}/shelf", server.environ)
+    (tmp_path / "wheels").mkdir()
+    build_wheel(tmp_path / "wheels", "base", "1.0", {"base/__init__.py": "x = 1\n"})
+    environ = {**server.environ, "PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "", "NETRC": os.devnull}
+    if way == "netrc":
+        (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret-1\n")
+        environ["NETRC"] = str(tmp_path / "netrc")
+    user = "me:${THE_PASSWORD}@" if way == "variable" else "me:secret-1@"
+    with (
+        package_index(tmp_path / "wheels", "me:secret-1") as pages,
+        dask_cluster(tmp_path, {**environ, "THE_PASSWORD": "secret-1"}, workers=1) as cluster,
+        wiretap(cluster.address) as tap,
+    ):
+        host = pages.endpoint.removeprefix("http://")
+        listed = f"--index-url http://{user}{host}/simple\nbase==1.0\n"
+        (tmp_path / "curator/requirements.txt").write_text(listed)
+        ran = run_shelf(*curator.command("--executor", f"dask={tap.address}"), env=server.environ)
+        asked = [request.headers.get("authorization", "") for request in pages.requests]
+    note = "note: user names and passwords in the list's URLs are not sent to the workers"
+    assert (note in ran.stderr) is (way != "variable")
+    assert host.encode() in tap.sent
+    assert b"secret" not in tap.sent
+    assert (ran.returncode == 0) is (way != "none"), ran.stderr
+    assert asked
+    assert any(asked) is (way != "none")
 
 
 def test_a_worker_with_another_shelf(tmp_path: Path, index: dict[str, str]) -> None:
