@@ -13,9 +13,10 @@ from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
-from shelf_tools.interpreters import Interpreter, find_interpreter
+from shelf_tools.indexes import without_user
+from shelf_tools.interpreters import Interpreter, find_interpreter, runs_here
 from shelf_tools.limits import StageLimits
-from shelf_tools.pins import Link
+from shelf_tools.pins import Link, Listed
 from shelf_tools.sandbox import Sandbox, open_sandbox
 from shelf_tools.store import Store, open_store
 
@@ -47,6 +48,17 @@ class Errand:
     folder: Path | None = None
     magic: str = ""
     traces: bool = False
+
+
+def without_users(listed: Listed) -> Listed:
+    """Return a list as machines get it that have credentials of their own: its URLs have none."""
+    return listed._replace(
+        options=tuple(map(without_user, listed.options)),
+        links={
+            pin: tuple(link._replace(url=without_user(link.url)) for link in links)
+            for pin, links in listed.links.items()
+        },
+    )
 
 
 def environ_of(errand: Errand) -> Mapping[str, str]:
@@ -83,6 +95,11 @@ def interpreter_of(errand: Errand) -> Interpreter | None:
     """
     if not errand.magic:
         return None
+    if errand.traces and not runs_here(errand.target):  # it came after the others had been asked
+        raise ConfigurationError(
+            f"{os.uname().nodename} is not {errand.target.machine}, and other workers are: "
+            "take it out of the cluster"
+        )
     found = interpreter_for(errand.target, errand.pythons)
     if found is None or found.magic != errand.magic:
         python = f"{errand.target.python[0]}.{errand.target.python[1]}"

@@ -9,6 +9,7 @@ and ranked here.
 from __future__ import annotations
 
 import ast
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,12 @@ _DEFAULT_INDEX = ("UV_DEFAULT_INDEX", "UV_INDEX_URL")
 _MORE_INDEXES = ("UV_INDEX", "UV_EXTRA_INDEX_URL")
 #: Of several indexes pip takes a package's best version, uv by itself those of the first that has any.
 PIPS_STRATEGY = "unsafe-best-match"
+
+
+#: What stands before the host of a URL, in a line: greedy, since a password may have an ``@``.
+_USER = re.compile(r"(?<=://)[^/?#\s\"']*@")
+#: No secret: pip takes the password, or the token, from a variable of where it runs.
+_VARIABLE = re.compile(r"(?:[^:]*:)?(?:\$\{[A-Z0-9_]+\})+@")
 
 
 class Indexes(NamedTuple):
@@ -66,6 +73,14 @@ class Settings(NamedTuple):
 
     arguments: tuple[str, ...]
     environ: dict[str, str]
+
+
+def without_user(line: str) -> str:
+    """Return a line without the user names and passwords of its URLs.
+
+    A variable, ``${NAME}``, stays: pip takes it from the environment that it runs in.
+    """
+    return _USER.sub(lambda found: found[0] if _VARIABLE.fullmatch(found[0]) else "", line)
 
 
 def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:

@@ -32,11 +32,11 @@ from shelf_tools.borrow import Donor, Names, best, borrow
 from shelf_tools.builds import check_form, point, read_build, read_provenance, targets_of
 from shelf_tools.completing import advice, complete
 from shelf_tools.environments import open_shelf, publish_environment, write_lock
-from shelf_tools.errand import Errand, sandbox_called
+from shelf_tools.errand import Errand, sandbox_called, without_users
 from shelf_tools.fetch import BATCH, Wheel
 from shelf_tools.indexing import Built, check_together
 from shelf_tools.inputs import read_input
-from shelf_tools.interpreters import check_given, find_interpreter, runs_here
+from shelf_tools.interpreters import check_given
 from shelf_tools.leases import Lease, holding
 from shelf_tools.limits import StageLimits
 from shelf_tools.pack import LEVEL
@@ -44,7 +44,7 @@ from shelf_tools.recipes import NAME as RECIPES
 from shelf_tools.recipes import Recipes, read_recipes
 from shelf_tools.signing import Signing
 from shelf_tools.sourcing import Sourcing
-from shelf_tools.stages import Facts, Failed, Finished, Prepared, Task, finish, prepare, survey, version
+from shelf_tools.stages import Facts, Failed, Finished, Prepared, Task, finish, prepare, survey
 from shelf_tools.status import refuse_yanked
 from shelf_tools.store import Store, open_store
 from shelf_tools.trees import release
@@ -56,6 +56,10 @@ from shelf_tools.workfolder import work_folder
 _MOST_NOTES = 20
 #: Tasks for each worker at the least, so that one that is late at the end is late by little.
 _ROUNDS = 2
+_NOT_SENT = (
+    "user names and passwords in the list's URLs are not sent to the workers: have them in .netrc or a "
+    "keyring there, or write ${NAME} in the URL and set it where they are started"
+)
 
 
 class Reporter(Protocol):
@@ -161,10 +165,14 @@ class _Pin:
 
 @dataclass
 class _Run:
-    """What all targets of a publish share. ``made``: builds by pin, of the targets that are done."""
+    """What all targets of a publish share. ``made``: builds by pin, of the targets that are done.
+
+    ``sent`` is the list as workers get it.
+    """
 
     job: Job
     listed: pins.Listed
+    sent: pins.Listed
     sourceless: frozenset[Pin]
     examiner: provenance.Examiner
     recipes: Recipes
@@ -182,7 +190,8 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     listed = read_input(job.requirements, job.extras, job.groups, job.environ, report.note)
     if not listed.requirements:
         raise ConfigurationError(f"{job.requirements} has no requirements")
-    check_given(job.pythons, job.targets)
+    if job.executor in KINDS:  # else they are the workers', who say it
+        check_given(job.pythons, job.targets)
     if job.add_missing:
         listed = complete(job.requirements, listed, job.targets, job.environ, report.note, job.allow_sdist)
     known = [requirement.pin for requirement in listed.requirements]
@@ -203,10 +212,13 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
             closing(open_workers(job.executor, job.jobs)) as workers,
             ThreadPoolExecutor(max(1, job.jobs), "publish") as pool,
         ):
+            sent = listed if workers.shares_files else without_users(listed)
+            if sent != listed:
+                report.note(_NOT_SENT)
             run = _Run(
-                job, listed, sourceless, examiner, recipes, store, source, lease, pool, workers, report
+                job, listed, sent, sourceless, examiner, recipes, store, source, lease, pool, workers, report
             )
-            outcomes = {target: _Target(run, target).run() for target in _traced_first(job)}
+            outcomes = {target: _Target(run, target).run() for target in _traced_first(run)}
     finally:
         source.close()
     indexes = {str(one.target): one.index for one in outcomes.values()}
@@ -214,12 +226,36 @@ def publish(job: Job, report: Reporter) -> list[Outcome]:
     return [outcomes[target] for target in job.targets]
 
 
-def _traced_first(job: Job) -> list[Target]:
-    """Return the targets, those first whose packages can be imported here: the others take their order."""
-    if len(job.targets) < 2:
-        return list(job.targets)
-    return sorted(
-        job.targets, key=lambda target: not runs_here(target) or not find_interpreter(target, job.pythons)
+def _traced_first(run: _Run) -> list[Target]:
+    """Return the targets, those first whose packages workers can import: the others take their order."""
+    targets = run.job.targets
+    if len(targets) < 2:
+        return list(targets)
+
+    def is_traced(target: Target) -> bool:
+        answers = run.workers.everywhere(survey, _errand(run, target), targets)
+        return all(isinstance(one, Facts) and one.traces for one in answers.values())
+
+    return sorted(targets, key=lambda target: not is_traced(target))
+
+
+def _errand(run: _Run, target: Target, work: Path | None = None) -> Errand:
+    """Return what all tasks for a target have in common; ``work`` is a folder, for those that see it."""
+    job, is_shared = run.job, run.workers.shares_files
+    return Errand(
+        secrets.token_hex(8),
+        target,
+        job.shelf,
+        job.sandbox,
+        job.level,
+        job.limits,
+        run.sent.options,
+        dict(run.sent.links),
+        job.allow_sdist,
+        run.sourceless,
+        job.pythons,
+        job.environ if is_shared else None,
+        work if is_shared else None,
     )
 
 
@@ -304,23 +340,8 @@ class _Target:
 
     def _errand(self, work: Path) -> Errand:
         """Return what all tasks have in common, with what the workers have found where they run."""
-        job, is_shared = self._job, self._workers.shares_files
-        errand = Errand(
-            secrets.token_hex(8),
-            self._target,
-            job.shelf,
-            job.sandbox,
-            job.level,
-            job.limits,
-            self._run.listed.options,
-            dict(self._run.listed.links),
-            job.allow_sdist,
-            self._run.sourceless,
-            job.pythons,
-            job.environ if is_shared else None,
-            work if is_shared else None,
-        )
-        facts = agreed(self._workers.everywhere(survey, errand))
+        errand = _errand(self._run, self._target, work)
+        facts = agreed(self._workers.everywhere(survey, errand, self._job.targets))
         if not facts.magic:
             python = f"{self._target.python[0]}.{self._target.python[1]}"
             self._report.note(
@@ -404,7 +425,8 @@ class _Target:
         static = count.pop("", 0)
         parts = [f"{number} ordered by their trace for {target}" for target, number in sorted(count.items())]
         parts += [f"{static} in static order"] if static else []
-        why = "on this machine" if errand.magic else "without an interpreter"
+        where = "on this machine" if self._workers.shares_files else "where the workers run"
+        why = where if errand.magic else "without an interpreter"
         self._report.note(f"packages for {self._target} cannot be imported {why}: {', '.join(parts)}")
 
     def _finish(self, errand: Errand, ways: Sequence[_Pin], missing: Sequence[_Pin]) -> None:
@@ -530,23 +552,19 @@ class _Target:
             self._report.note(note if note.startswith(f"{way.pin}:") else f"{way.pin}: {note}")
 
 
-def agreed(facts: Mapping[str, Facts]) -> Facts:
+def agreed(answers: Mapping[str, Facts | WorkerError]) -> Facts:
     """Return what workers have in common. Raises ConfigurationError, a line for each that does not fit."""
-    own = version()
-    errors = [
+    errors = [str(one) for one in answers.values() if isinstance(one, WorkerError)]
+    facts = {name: one for name, one in answers.items() if isinstance(one, Facts)}
+    errors += [
         f"worker {name}: {one.problem}" if name else one.problem for name, one in facts.items() if one.problem
     ]
-    errors += [
-        f"worker {name} has {one.version}, and here is {own}: install the same there"
-        for name, one in facts.items()
-        if one.version != own
-    ]
-    first = next(iter(facts.values()))
+    first = next(iter(facts.values()), Facts("", False))
     errors += [
         f"worker {name} has another interpreter, or another machine, than the others: bytecode and traces "
         "would depend on where a package went"
         for name, one in facts.items()
-        if one[1:3] != first[1:3] and not one.problem and not first.problem
+        if one[:2] != first[:2] and not one.problem and not first.problem
     ]
     if errors:
         raise ConfigurationError("\n".join(errors))

@@ -9,7 +9,6 @@ again.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -17,21 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cloudimport import __version__
 from cloudimport.errors import CloudImportError
 from cloudimport.format import keys
 from cloudimport.format.content import Content
 from cloudimport.format.layout import BuildPointer
 from cloudimport.format.records import sha256
 from cloudimport.format.requirements import Requirement
-from cloudimport.ids import Pin
+from cloudimport.ids import Pin, Target
 from shelf_tools.builds import read_build, upload
 from shelf_tools.collect import code_file
 from shelf_tools.errand import Errand, interpreter_for, interpreter_of, sandbox_called, shelf_of
 from shelf_tools.fetch import Wheel, WheelError
 from shelf_tools.indexing import Built
 from shelf_tools.install import Installed
-from shelf_tools.interpreters import Interpreter, runs_here
+from shelf_tools.interpreters import Interpreter, check_given, runs_here
 from shelf_tools.order import arrange, follow
 from shelf_tools.pack import Packed, pack
 from shelf_tools.provenance import Whence, record, tools
@@ -90,21 +88,16 @@ class Failed(NamedTuple):
 class Facts(NamedTuple):
     """What a worker is and has; ``problem`` says why it cannot publish, if it cannot."""
 
-    version: str
     magic: str
     traces: bool
     problem: str = ""
 
 
-def version() -> str:
-    """Return what workers and the curator have to have in common: what they say to each other is pickled."""
-    return f"cloudimport {__version__}, Python {sys.version_info[0]}.{sys.version_info[1]}"
-
-
-def survey(errand: Errand) -> Facts:
-    """Return what this process has to offer for an errand."""
+def survey(errand: Errand, targets: Sequence[Target]) -> Facts:
+    """Return what this process has to offer for an errand; ``targets`` are all that are published for."""
     problem, magic = "", ""
     try:
+        check_given(errand.pythons, targets)
         interpreter = interpreter_for(errand.target, errand.pythons)
         magic = interpreter.magic if interpreter else ""
         sandbox_called(errand.sandbox)
@@ -112,7 +105,7 @@ def survey(errand: Errand) -> Facts:
             problem = f"it does not see the shelf {errand.shelf}: a folder has to be one that all share"
     except (CloudImportError, OSError) as error:
         problem = str(error)
-    return Facts(version(), magic, bool(magic) and runs_here(errand.target), problem)
+    return Facts(magic, bool(magic) and runs_here(errand.target), problem)
 
 
 def prepare(errand: Errand, wanted: Sequence[tuple[Requirement, Wheel | None]]) -> list[Prepared | Failed]:

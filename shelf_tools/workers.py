@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -17,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from cloudimport import __version__
 from cloudimport.errors import CloudImportError, ConfigurationError
 from shelf_tools.process import stop_all
 
@@ -32,6 +34,11 @@ K = TypeVar("K")
 
 class WorkerError(CloudImportError):
     """Workers die, or cannot be had; the text says what to do."""
+
+
+def version() -> str:
+    """Return what workers and the curator have to have in common: what they say to each other is pickled."""
+    return f"cloudimport {__version__}, Python {sys.version_info[0]}.{sys.version_info[1]}"
 
 
 class Ran(NamedTuple):
@@ -60,16 +67,17 @@ class Workers(Protocol):
         """Run ``function`` on the arguments of each task; yield results as they come.
 
         Tasks begin in their order; ``prefer`` names workers that are best for some. What a function raises is
-        raised. Raises WorkerError when workers die again and again. When it is not read to its end, what has
-        not begun does not begin.
+        raised; of another machine's worker as a WorkerError that names it and the task. Raises WorkerError
+        when workers die again and again. When it is not read to its end, what has not begun does not begin.
         """
         ...
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """Run a function once on every worker; return what it returned by the worker's name.
 
-        Workers that are all alike are asked once; one that is lost meanwhile is left out. Raises WorkerError
-        if none is left.
+        Workers that are all alike are asked once; one that is lost meanwhile is left out. For one that has
+        another version, or cannot run it, there is a WorkerError, whose text says which and why. Raises
+        WorkerError if none is left.
         """
         ...
 
@@ -228,7 +236,7 @@ class _Cluster:
                 worker = (prefer or {}).get(key, "")
                 where = {"workers": [worker], "allow_other_workers": True} if worker else {}
                 future = self._client.submit(
-                    _located, function, arguments, pure=False, priority=-priority, **where
+                    _located, version(), function, arguments, pure=False, priority=-priority, **where
                 )
                 running[future] = key
             for future in self._dask.as_completed(running, loop=self._client.loop):
@@ -243,17 +251,47 @@ class _Cluster:
         except self._dask.KilledWorker as error:
             raise WorkerError(
                 f"{key}: {name}: {_DEATHS + 1} workers died of it, the last {error.last_worker.address}: it "
-                "may need more memory than they have"
+                f"may need more memory than they have, or they lack {version()}"
             ) from error
         except self._dask.client.FutureCancelledError as error:
             raise WorkerError(f"the Dask scheduler at {self._address} is gone: publish again") from error
+        except WorkerError as error:  # which says on which worker
+            raise WorkerError(f"{key}: {name}: {error}") from error
+        except Exception as error:
+            raise WorkerError(
+                f"{key}: {name}: the Dask cluster at {self._address} cannot run it: {_named(error)}: "
+                f"have its scheduler and its workers {version()}?"
+            ) from error
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """See ``Workers.everywhere``."""
-        found = dict(self._client.run(function, *arguments, on_error="ignore"))
+        own = version()
+        # Asked first: what is pickled, and comes back, may be something else in another version.
+        found = self._run(None, version)
+        fit = [name for name, one in found.items() if one == own]
+        for name, one in found.items():
+            if isinstance(one, str):
+                found[name] = WorkerError(f"worker {name} {_other(one, own)}")
+        for name in fit:
+            del found[name]
+        if fit:
+            found |= self._run(fit, function, *arguments)
         if not found:
             raise WorkerError(f"no worker of the Dask cluster at {self._address} answers: publish again")
         return found
+
+    def _run(
+        self, workers: list[str] | None, function: Callable[..., Any], *arguments: Any
+    ) -> dict[str, Any]:
+        """Run a function on workers, None for all. Those to which the connection breaks are left out."""
+        found = self._client.run(function, *arguments, workers=workers, on_error="return")
+        return {
+            name: WorkerError(f"worker {name}: {_named(one)}: install {version()} there, with what it needs")
+            if isinstance(one, Exception)
+            else one
+            for name, one in found.items()
+            if not isinstance(one, OSError)
+        }
 
     def stop(self) -> None:
         """Nothing here: tasks that run on a cluster go on to their end."""
@@ -263,11 +301,30 @@ class _Cluster:
         self._client.close()
 
 
-def _located(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str]:
-    """Run a task on a Dask worker; return its result and the worker's address."""
+def _located(wanted: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str]:
+    """Run a task on a Dask worker; return its result and the worker's address.
+
+    ``wanted`` is the curator's version: a worker may have come when the others had been asked. Raises
+    WorkerError, which names the worker, for whatever is raised.
+    """
     from distributed import get_worker
 
-    return function(*arguments), str(get_worker().address)
+    address = str(get_worker().address)
+    if version() != wanted:
+        raise WorkerError(f"worker {address} {_other(version(), wanted)}")
+    try:
+        return function(*arguments), address
+    except Exception as error:
+        raise WorkerError(f"worker {address}: {_named(error)}") from error
+
+
+def _other(has: str, wanted: str) -> str:
+    return f"has {has}, and here is {wanted}: install the same there"
+
+
+def _named(error: Exception) -> str:
+    """Return an error as one line with its type, but for one that Dask made of another's text."""
+    return _line(error) if type(error) is Exception else f"{type(error).__name__}: {_line(error)}"
 
 
 def _line(error: Exception) -> str:

@@ -45,10 +45,21 @@ class Worker:
 
 @dataclass
 class Cluster:
-    """A scheduler's address, and the workers."""
+    """A scheduler's address, and the workers; ``folder`` has a folder for each."""
 
     address: str
     workers: list[Worker]
+    folder: Path
+
+    def add(self, environ: Mapping[str, str]) -> Worker:
+        """Start another worker, with ``environ`` as its environment, and wait until it is up."""
+        own = self.folder / f"worker-{len(self.workers)}"
+        options = ("--no-nanny", "--nthreads", "1", "--no-dashboard", "--local-directory", str(own))
+        process = _start("dask_worker", (self.address, *options), own, {"TMPDIR": str(own), **environ})
+        worker = Worker(process, own, own / "log")
+        self.workers.append(worker)
+        wait_for(lambda: b"Registered to" in worker.log.read_bytes(), "a worker is up")
+        return worker
 
     @property
     def executor(self) -> str:
@@ -60,32 +71,18 @@ class Cluster:
 def dask_cluster(folder: Path, environ: Mapping[str, str], workers: int = 2) -> Iterator[Cluster]:
     """Run a cluster with ``environ`` as the workers' environment; all of it has ended afterwards."""
     address = f"tcp://127.0.0.1:{free_port()}"
-    started: list[subprocess.Popen[bytes]] = []
+    cluster = Cluster(address, [], folder)
+    scheduler: list[subprocess.Popen[bytes]] = []
     try:
         port = address.rpartition(":")[2]
         options = ("--host", "127.0.0.1", "--port", port, "--no-dashboard", "--no-show")
-        started.append(_start("dask_scheduler", options, folder / "scheduler", {}))
+        scheduler.append(_start("dask_scheduler", options, folder / "scheduler", {}))
         wait_for(lambda: b"Scheduler at" in (folder / "scheduler/log").read_bytes(), "the scheduler is up")
-        cluster = Cluster(address, [])
-        for number in range(workers):
-            own = folder / f"worker-{number}"
-            options = (
-                address,
-                "--no-nanny",
-                "--nthreads",
-                "1",
-                "--no-dashboard",
-                "--local-directory",
-                str(own),
-            )
-            process = _start("dask_worker", options, own, {"TMPDIR": str(own), **environ})
-            started.append(process)
-            cluster.workers.append(Worker(process, own, own / "log"))
-        for worker in cluster.workers:
-            wait_for(lambda log=worker.log: b"Registered to" in log.read_bytes(), "a worker is up")  # type: ignore[misc]
+        for _ in range(workers):
+            cluster.add(environ)
         yield cluster
     finally:
-        for process in reversed(started):
+        for process in (*(worker.process for worker in cluster.workers), *scheduler):
             process.kill()
             process.wait()
 

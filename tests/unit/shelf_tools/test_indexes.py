@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from cloudimport.errors import ConfigurationError
-from shelf_tools.indexes import Asked, uv_settings
+from cloudimport.ids import Pin
+from shelf_tools.errand import without_users
+from shelf_tools.indexes import Asked, uv_settings, without_user
+from shelf_tools.pins import Link, Listed
 
 CONFIGURED = """\
 [global]
@@ -85,3 +88,34 @@ def test_a_configuration_that_pip_cannot_read_is_an_error(environ: dict[str, str
     (tmp_path / "pip.conf").write_text("nonsense\n")
     with pytest.raises(ConfigurationError, match="pip's configuration cannot be read"):
         uv_settings(environ)
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("--index-url https://me:hush@host/simple", "--index-url https://host/simple"),
+        ("-i https://token@host:8443/a@b/simple", "-i https://host:8443/a@b/simple"),
+        ("-f https://me:p@ss@host/?a=b@c", "-f https://host/?a=b@c"),
+        (
+            "-i https://a:b@one/ --extra-index-url=http://c:d@two/",
+            "-i https://one/ --extra-index-url=http://two/",
+        ),
+        ('--index-url "https://me:hush@host/"', '--index-url "https://host/"'),
+        ("--index-url https://me:${HUSH}@host/", "--index-url https://me:${HUSH}@host/"),
+        ("--index-url https://${ME}${YOU}@host/", "--index-url https://${ME}${YOU}@host/"),
+        ("--index-url https://${ME}:hush@host/", "--index-url https://host/"),
+        ("--index-url https://me:${HUSH}x@host/", "--index-url https://host/"),
+        ("--index-url https://host/a@1/", "--index-url https://host/a@1/"),
+        ("--trusted-host host", "--trusted-host host"),
+    ],
+)
+def test_users_are_cut_off(line: str, left: str) -> None:
+    """Whatever stands before a URL's host, but for variables of where pip runs; in options and in links."""
+    assert without_user(line) == left
+    pin = Pin.parse("a==1")
+    listed = Listed((), (line,), links={pin: (Link("a.whl", line.rsplit(maxsplit=1)[-1], ("sha256:0",)),)})
+    sent = without_users(listed)
+    assert sent.options == (left,)
+    assert sent.links == {pin: (Link("a.whl", left.rsplit(maxsplit=1)[-1], ("sha256:0",)),)}
+    assert (sent == listed) is (line == left)
+    assert without_users(Listed(())) == Listed(())
