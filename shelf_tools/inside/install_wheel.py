@@ -350,6 +350,8 @@ def compile_all(root: str, code: str, sources: list[str], workers: int) -> dict[
             pid, pipe = compile_batch(root, code, paths)
             running[pid] = paths, pipe
         pid, status = os.wait()
+        if pid not in running:
+            continue  # a child that this process had before
         paths, pipe = running.pop(pid)
         with os.fdopen(pipe, "rb") as stream:
             said = stream.read()
