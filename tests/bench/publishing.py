@@ -32,7 +32,7 @@ from tests.support.runtimes import running_version
 from tests.support.shelfcommand import publisher_environment
 
 PINS = Path(__file__).with_name("pins") / running_version() / "hundred.txt"
-RESULTS, DOCUMENT = Path(".bench") / "publishing.json", Path(".bench") / "publishing.md"
+RESULTS, DOCUMENT = Path(".bench") / "publishing.json", Path("docs") / "publishing.md"
 _GROUPS = (Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
 #: Seconds; a hundred pins on one worker of a slow machine.
 _TIMEOUT = 3600
@@ -250,8 +250,12 @@ def render(found: dict[str, Any]) -> str:
     one = middle.get("one worker")
     what = f"{found['pins']} pins, {found['bytes'] / 1e6:.0f} MB of wheels in a local folder"
     where = f"{found['cores']} cores, Python {found['python']}, sandbox {found['sandbox']}"
+    rounds = f"medians of {found['rounds']}" if found["rounds"] > 1 else "one round"
     lines = [
-        f"{what}; {where}; medians of {found['rounds']}.",
+        "# Publishing a list, and installing it",
+        "",
+        f"{what}; {where}; {rounds}.",
+        "By `python -m tests.bench.publishing`. Publishing is for once, installing for each instance.",
         "",
         "| | wall s | CPU s | cores busy | speed-up |",
         "|---|---|---|---|---|",

@@ -24,7 +24,7 @@ def test_page() -> None:
     }
     what = {"pins": 3, "bytes": 2_000_000, "cores": 2, "python": "3.12.1", "sandbox": "none", "rounds": 3}
     lines = publishing.render({**what, "runs": runs}).splitlines()
-    assert lines[0].startswith("3 pins, 2 MB of wheels in a local folder; 2 cores")
+    assert lines[2].startswith("3 pins, 2 MB of wheels in a local folder; 2 cores")
     assert "| one worker | 20.0 | 18.0 | 0.90 | 1.00 |" in lines
     assert "| processes | 10.0 | 19.0 | 1.90 | 2.00 |" in lines
     assert "| pip | 5.0 | 4.0 | 0.80 | 4.00 |" in lines
