@@ -176,7 +176,7 @@ class SmallDisk:
         self._folder.mkdir(mode=0o700)
         options = f"size={self._size},mode=700"
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self._folder)],
+            ["mount", "-t", "tmpfs", "-o", options, "small-disk", str(self._folder)],
             capture_output=True,
             check=False,
         )

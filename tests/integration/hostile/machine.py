@@ -18,7 +18,7 @@ from tests.support.children import REPOSITORY
 QUIET = ("/etc", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/var/spool", "/boot")
 #: Folders that others use too: names in them that have a run's mark are what it left.
 SHARED = ("/", "/tmp", "/var/tmp", "/dev", "/dev/shm", "/dev/mqueue", "/run", "/run/lock", "/root", "/home")
-_OTHERS = re.compile(r" - (?:fuse\.|nsfs )")
+_OTHERS = re.compile(r" - (?:fuse\.|nsfs |tmpfs small-disk )")
 #: Seconds that a process may take to die after it was killed.
 _DYING = 5.0
 #: prctl(2)
@@ -55,7 +55,7 @@ def list_machine(folders: Iterable[Path], mark: str) -> Listing:
     sources = [REPOSITORY / name for name in ("cloudimport", "shelf_tools", "lambda_layer")]
     for folder in (*map(Path, QUIET), *sources, *folders):
         files.update(_files(folder))
-    # FUSE mounts and namespaces with a name are made and removed by others; a sandbox can do neither.
+    # FUSE mounts, small disks and namespaces with a name are other tests'; a sandbox can make none.
     mounts = [
         line for line in Path("/proc/self/mountinfo").read_text().splitlines() if not _OTHERS.search(line)
     ]
