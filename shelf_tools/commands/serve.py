@@ -26,8 +26,8 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         "serve",
         parents=[shelf],
         help="run functions locally, each in a sandbox like Lambda's, behind HTTP",
-        description="Run the functions of a folder, NAME/f.py with f(event) or NAME/lambda_function.py, each in a "
-        "sandbox like Lambda's, kept warm, with the packages of its cloudimport.lock or requirements.txt: "
+        description="Run the functions of a folder, NAME/f.py with f(event) or NAME/lambda_function.py, each "
+        "in a sandbox like Lambda's, kept warm, with the packages of its cloudimport.lock or requirements.txt: "
         "POST /run/NAME as in OpenLambda, AWS' Invoke, GET /status. Whoever reaches the port can run them.",
     )
     command.add_argument(

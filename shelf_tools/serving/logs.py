@@ -103,7 +103,7 @@ class Log:
             if self._size + len(data) > FILE_BYTES:
                 os.replace(self.path, self.path.with_suffix(".old.log"))
                 self._file.close()
-                self._file, self._size = open(self.path, "wb", buffering=0), 0
+                self._file, self._size = open(self.path, "wb", buffering=0), 0  # noqa: SIM115 (likewise)
             self._size += self._file.write(data) or 0
         except (OSError, ValueError):
             pass  # a full disk costs the log, and no invocation

@@ -1,4 +1,4 @@
-"""Sandboxes kept warm: one for each request that runs, used again, ended when idle, worn out or out of date."""
+"""Sandboxes kept warm: one for each request that runs, used again, ended when idle, worn out, outdated."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ class Pool:
                 if found is None and old is None and not may_start:
                     if self._closed or not self._changed.wait(until - time.monotonic()):
                         raise ThrottledError(
-                            f"all {self._keeping.concurrency} sandboxes are busy: ask again, or give 'shelf serve' "
-                            "a larger --concurrency"
+                            f"all {self._keeping.concurrency} sandboxes are busy: ask again, or give "
+                            "'shelf serve' a larger --concurrency"
                         )
                     continue
             if old is not None:

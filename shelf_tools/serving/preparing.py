@@ -187,8 +187,8 @@ class Preparer:
         had = ", ".join(sorted(locked.targets)) if locked else "any"
         versions = ", ".join(dict.fromkeys(f"{t.python[0]}.{t.python[1]}" for t, _ in offered))
         raise ConfigurationError(
-            f"{what} is for {had}, and this machine has CPython {versions}: publish it for one of these, or name "
-            "an interpreter with --python"
+            f"{what} is for {had}, and this machine has CPython {versions}: publish it for one of "
+            "these, or name an interpreter with --python"
         )
 
 

@@ -1,8 +1,8 @@
 """The functions of a folder: ``NAME/f.py`` with ``f(event)``, as in OpenLambda's registry, or
 ``NAME/lambda_function.py`` with ``lambda_handler(event, context)`` or ``handler(event, context)``.
 
-Beside the code there may be ``cloudimport.lock`` or ``requirements.txt``; ``NAME.env``, beside the folder, has
-variables of the function, as lines ``KEY=VALUE``. Nothing of a function is run to find that out.
+Beside the code there may be ``cloudimport.lock`` or ``requirements.txt``; ``NAME.env``, beside the folder,
+has variables of the function, as lines ``KEY=VALUE``. Nothing of a function is run to find that out.
 """
 
 from __future__ import annotations

@@ -73,7 +73,8 @@ class Tier:
     def ensure(self, url: str, environ: Mapping[str, str], locked: Lock, target: str) -> Path:
         """Return the folder that has all that a lockfile needs for a target, filled if it was not.
 
-        Many may ask at once: one fills, the others wait. Raises TierError, a FetchError, FormatError, OSError.
+        Many may ask at once: one fills, the others wait. Raises TierError, a FetchError, FormatError or
+        OSError.
         """
         domain = self._domain(url, environ)
         wanted = (locked.targets[target].digest, target)
