@@ -27,8 +27,8 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         parents=[shelf],
         help="run functions locally, each in a sandbox like Lambda's, behind HTTP",
         description="Run the functions of a folder, NAME/f.py with f(event) or NAME/lambda_function.py, each "
-        "in a sandbox like Lambda's, kept warm, with the packages of its cloudimport.lock or requirements.txt: "
-        "POST /run/NAME as in OpenLambda, AWS' Invoke, GET /status. Whoever reaches the port can run them.",
+        "in a sandbox like Lambda's, kept warm, with the packages of its cloudimport.lock or its "
+        "requirements.txt: POST /run/NAME as in OpenLambda, AWS' Invoke, GET /status. Whoever reaches the port can run them.",
     )
     command.add_argument(
         "--functions", metavar="DIR", type=Path, required=True, help="a folder for each function"

@@ -41,8 +41,8 @@ FUNCTIONS = {
         "def f(event):\n"
         "    if event == 'other':\n"
         "        import moto\n"
-        "    return {'version': requests.__version__, 'file': requests.__file__, 'roots': len(open(certifi.where()).read()),\n"
-        "            'stats': cloudimport.stats()}\n"
+        "    roots = len(open(certifi.where()).read())\n"
+        "    return {'file': requests.__file__, 'roots': roots, 'stats': cloudimport.stats()}\n"
     ),
     "listed/f.py": "import idna\n\ndef f(event):\n    return idna.__version__\n",
     "broken/f.py": "def f(event)\n",
@@ -192,7 +192,7 @@ def test_boto3_works(served: Served) -> None:
     assert client.invoke(FunctionName="aws", InvocationType="DryRun")["StatusCode"] == 204
     with pytest.raises(client.exceptions.ResourceNotFoundException):
         client.invoke(FunctionName="missing")
-    with pytest.raises(ClientError, match="RequestTooLarge|413|larger"):
+    with pytest.raises(ClientError, match=r"RequestTooLarge|413|larger"):
         client.invoke(FunctionName="aws", Payload=b'"' + b"x" * (6 << 20) + b'"')
 
 
@@ -231,7 +231,7 @@ def test_sandboxes_share_what_the_server_fetched(world: World, tmp_path: Path) -
         assert traffic["objects"] == len(REQUESTS) + 1  # a pack of each, and the index
         assert len(fetched) == traffic["requests"] == traffic["objects"]
         assert served.status()["made"] <= len(answers)
-        tier = [path for path in (tmp_path / "cache").rglob("pack-*")]
+        tier = list((tmp_path / "cache").rglob("pack-*"))
         assert len(tier) == len(REQUESTS)
         assert not any(path.stat().st_mode & 0o022 for path in tier)
 
@@ -297,7 +297,8 @@ def test_between_invocations_nothing_runs(world: World, tmp_path: Path) -> None:
         "import threading, time\nticks = []\n\n"
         "def tick():\n    while True:\n        ticks.append(time.monotonic())\n        time.sleep(0.01)\n\n"
         "threading.Thread(target=tick, daemon=True).start()\n\n"
-        "def f(event):\n    time.sleep(0.2)\n    return [len(ticks), max(b - a for a, b in zip(ticks, ticks[1:]))]\n"
+        "def f(event):\n    time.sleep(0.2)\n"
+        "    return [len(ticks), max(b - a for a, b in zip(ticks, ticks[1:]))]\n"
     )
     functions = write_tree(tmp_path / "f", {"one/f.py": code})
     with serving(functions, tmp_path / "cache") as served:
