@@ -151,12 +151,19 @@ class Held(NamedTuple):
     processes: int
 
 
-def held(leader: int) -> Held:
-    """Return what a process and all that came of it hold at the moment."""
+def held(leader: int, most: int) -> Held:
+    """Return what a process and all that came of it hold at the moment.
+
+    Memory that processes have in common since a fork counts once, if it would come to more than ``most``.
+    """
     pids = descendants(leader)
-    used = [_used(pid) for pid in pids]
-    shared = sum(one["shared"] for one in used)
-    return Held(sum(one["resident"] for one in used) - shared, shared, len(pids))
+    pairs = []
+    for pid in pids:
+        used = _used(pid)
+        pairs.append((used["resident"] - used["shared"], used["shared"]))
+    if sum(own for own, _ in pairs) > most:
+        pairs = [_shares(pid, *pair) for pid, pair in zip(pids, pairs, strict=True)]
+    return Held(sum(own for own, _ in pairs), sum(shared for _, shared in pairs), len(pids))
 
 
 def _oom_kills() -> int:
@@ -216,14 +223,20 @@ def _share(pid: int, resident: int) -> int:
 
     One that has ended has none.
     """
-    total = 0
+    return sum(_shares(pid, resident, 0))
+
+
+def _shares(pid: int, own: int, shared: int) -> tuple[int, int]:
+    """Return a process' shares of memory of its own and of shared memory, or what is given if untold."""
+    found = {b"Pss_Anon": 0, b"Pss_Shmem": 0}
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as stream:
             for line in stream:
-                if line.startswith((b"Pss_Anon:", b"Pss_Shmem:")):
-                    total += int(line.split()[1]) << 10
+                name, _, value = line.partition(b":")
+                if name in found:
+                    found[name] = int(value.split()[0]) << 10
     except PermissionError:
-        return resident
+        return own, shared
     except (OSError, ValueError, IndexError):
-        return 0
-    return total
+        return 0, 0
+    return found[b"Pss_Anon"], found[b"Pss_Shmem"]

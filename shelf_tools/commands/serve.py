@@ -28,7 +28,8 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         help="run functions locally, each in a sandbox like Lambda's, behind HTTP",
         description="Run the functions of a folder, NAME/f.py with f(event) or NAME/lambda_function.py, each "
         "in a sandbox like Lambda's, kept warm, with the packages of its cloudimport.lock or its "
-        "requirements.txt: POST /run/NAME as in OpenLambda, AWS' Invoke, GET /status. Whoever reaches the port can run them.",
+        "requirements.txt: POST /run/NAME as in OpenLambda, AWS' Invoke, GET /status. Whoever reaches "
+        "the port can run them.",
     )
     command.add_argument(
         "--functions", metavar="DIR", type=Path, required=True, help="a folder for each function"

@@ -127,7 +127,7 @@ class Instance:
         }
 
     def _look(self) -> warden.Held:
-        found = warden.held(self.pid) if not self.is_dead else warden.Held(0, 0, 0)
+        found = warden.held(self.pid, self.sizes.memory_bytes) if not self.is_dead else warden.Held(0, 0, 0)
         self.peak = warden.Held(*map(max, self.peak, found))
         return found
 

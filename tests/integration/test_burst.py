@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -158,4 +159,4 @@ def test_a_burst(tmp_path: Path, end: signal.Signals, capsys: pytest.CaptureFixt
     many = burst(tmp_path / "many", 50, 1000, end)
     assert (one["requests"], one["bytes"]) == (many["requests"], many["bytes"])
     with capsys.disabled():
-        print(f"\n{os.cpu_count()} processors; one: {json.dumps(one)}\nmany: {json.dumps(many)}")
+        sys.stdout.write(f"\n{os.cpu_count()} processors\none: {json.dumps(one)}\nmany: {json.dumps(many)}\n")

@@ -40,7 +40,8 @@ CASES = {
     ),
     "memory_at_once": Case("return len(bytearray(3 << 30))", "MemoryError", ""),
     "memory_of_many": Case(
-        "for _ in range(4):\n        if os.fork() == 0:\n            held = bytearray(os.urandom(1 << 20) * 100)\n"
+        "for _ in range(4):\n        if os.fork() == 0:\n"
+        "            held = bytearray(os.urandom(1 << 20) * 100)\n"
         "            signal.pause()\n    time.sleep(60)",
         "Runtime.ExitError",
         "signal: killed",
@@ -77,7 +78,13 @@ CASES = {
     ),
     "no_json": Case("return object()", "Runtime.MarshalError", "Unable to marshal response"),
 }
-HEAD = "import ctypes, json, os, signal, sys, time\n\ndef f(event):\n    if event != 1:\n        return event\n    "
+HEAD = """\
+import ctypes, json, os, signal, sys, time
+
+def f(event):
+    if event != 1:
+        return event
+    """
 DAEMON = """
 import os, time
 
