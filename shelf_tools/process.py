@@ -17,7 +17,9 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import IO, BinaryIO, Protocol
 
 from cloudimport.errors import CloudImportError
@@ -218,18 +220,23 @@ def start(
     if not shutil.which(argv[0], path=None if env is None else env.get("PATH")):
         raise ProcessError(f"{argv[0]} cannot be started: there is no such program")
     held, hold = os.pipe()
+    make = partial(
+        Started,
+        [sys.executable, "-I", "-S", leash.__file__, str(held), *argv],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=(held, *pass_fds),
+        start_new_session=True,
+    )
     try:
-        started = Started(
-            [sys.executable, "-I", "-S", leash.__file__, str(held), *argv],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            pass_fds=(held, *pass_fds),
-            start_new_session=True,
-        )
+        started = _starter().submit(make).result()
     except OSError as error:
         os.close(hold)
         raise ProcessError(f"{argv[0]} cannot be started: {error.strerror}") from error
+    except BaseException:
+        os.close(hold)
+        raise
     finally:
         os.close(held)
     started._hold = hold
@@ -237,6 +244,15 @@ def start(
         _running.add(started)
     _send(hold, marshal.dumps(None if env is None else dict(env)))
     return started
+
+
+@lru_cache(maxsize=1)
+def _starter() -> ThreadPoolExecutor:
+    """Return the thread that starts processes, which lives as long as this process.
+
+    A program that asks to die with its parent (bwrap) dies with the thread that started it (prctl(2)).
+    """
+    return ThreadPoolExecutor(1, "starter")
 
 
 #: What ``run`` waits for at the moment, in any thread, and what ``start`` started.

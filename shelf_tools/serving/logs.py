@@ -60,7 +60,7 @@ class Log:
         while time.monotonic() < until:
             try:
                 fcntl.ioctl(self._read_end, termios.FIONREAD, waiting)
-            except OSError:
+            except (OSError, ValueError):
                 return  # it has ended
             if not waiting[0]:
                 break

@@ -139,7 +139,7 @@ class Preparer:
     def _reading(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the environment that the server reads a store with for a function."""
         has_own = any(environ.get(name) != self._environ.get(name) for name in _KEYS)
-        kept = self._environ.items()
+        kept = list(self._environ.items())
         if has_own:  # none of the server's own ways to credentials
             kept = [(n, v) for n, v in kept if not n.startswith("AWS_") or n in environ]
         plain = {name: value for name, value in kept if not name.startswith("CLOUDIMPORT_")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sys
 import threading
 import uuid
 from collections.abc import Mapping
@@ -48,7 +49,9 @@ class Server(ThreadingHTTPServer):
         self.worker = worker
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that went away is no error of ours."""
+        """Say nothing of a client that went away: that is no error of ours."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -88,6 +91,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(work((run or invoke)[1], body))  # type: ignore[index]
             except (CloudImportError, OSError) as error:
                 self._reply(_refusal(error))
+            except Exception as error:  # noqa: BLE001 (an error of ours is told, and ends no connection)
+                text = f"{type(error).__name__}: {error}"
+                self._reply(_aws_error(500, "ServiceException", text))
+                raise
 
     def _run(self, name: str, body: bytes) -> Reply:
         """Answer as OpenLambda does: the result as JSON, or the traceback as text."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from shelf_tools.lambdabox.box import Box
 from shelf_tools.lambdabox.runtime import lay_out
 from tests.support.children import REPOSITORY
-from tests.support.lambdas import function, make_box, prefix_of, runtime_with_ric
+from tests.support.lambdas import Function, function, make_box, prefix_of, runtime_with_ric
 from tests.support.runtimes import running_version
 from tests.support.shelves import write_tree
 
@@ -241,3 +242,17 @@ def test_a_prefix_without_python_is_named(tmp_path: Path) -> None:
     """A folder that is no CPython's is an error that says so."""
     with pytest.raises(Exception, match="is no prefix of a CPython"):
         Box(tmp_path, tmp_path, tmp_path).command()
+
+
+def test_it_outlives_the_thread_that_started_it(task: Path, runtimes: Path) -> None:
+    """A server starts a sandbox for a request; the sandbox is there for the next one."""
+    box = make_box(task, lay_out(runtimes / "threads", VERSION), VERSION)
+    made: list[Function] = []
+    thread = threading.Thread(target=lambda: made.append(Function(box)))
+    thread.start()
+    thread.join()
+    try:
+        for _ in range(2):
+            assert made[0].result({"one": "1"}) == {"one": 1}
+    finally:
+        made[0].stop()

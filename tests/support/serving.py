@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -50,6 +51,7 @@ class Served:
     url: str
     process: subprocess.Popen[str]
     cache: Path
+    #: Lines that it has written.
     said: list[str] = field(default_factory=list)
 
     def ask(self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Said:
@@ -129,7 +131,8 @@ def serving(
                 break
         else:
             raise AssertionError(f"shelf serve did not start:\n{''.join(said)}")
-        yield Served(found[0], process, cache)
+        threading.Thread(target=lambda: said.extend(process.stdout or ()), daemon=True).start()
+        yield Served(found[0], process, cache, said)
     finally:
         if process.poll() is None:
             process.terminate()
