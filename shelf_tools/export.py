@@ -6,11 +6,13 @@ It is chosen as ``cloudimport.install()`` chooses it, and has the bytes that the
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from cloudimport.cache.disk import DiskBlocks
 from cloudimport.cache.folder import open_folder
@@ -100,19 +102,43 @@ class Export:
         FetchError; ``folder`` is as before then.
         """
         at = os.path.realpath(folder)
-        try:
-            with new_folder(at, is_export) as new:
-                writing = _Writing(self._tree, self._fetcher, self._links, new, at)
-                exported = writing.run(self.index, stubs_only, on_done)
-                _mark(new, self.index, stubs_only)
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            raise ExportError(
-                f"{at}: the disk is full ({error.strerror}); it is left as it was: make room and try again"
-            ) from error
+        with _says_full(at), new_folder(at, is_export) as new:
+            exported = self._writing(new, at).run(self._sections(), stubs_only, on_done)
+            _mark(new, self.index, stubs_only)
         self._links.prune()
         return exported
+
+    def write_packages(
+        self, folder: str, on_done: Callable[[str], None], note: Callable[[str], None]
+    ) -> Exported:
+        """Put each package alone at ``folder/NAME==VERSION/files``, as an OpenLambda worker keeps them.
+
+        Each appears whole or not at all; what is there from an earlier export is kept, and what the worker
+        has installed itself. Raises as ``write`` does.
+        """
+        at, total = os.path.realpath(folder), Exported(0, 0, 0)
+        for section in self._sections():
+            place = f"{at}/{section.pin}"
+            before = _package_mark(place)
+            if before is None and os.path.lexists(place):
+                note(f"{place} is not of an export and is left as it is")
+            elif before != section.content:
+                with _says_full(place), new_folder(place, is_export) as new:
+                    os.mkdir(f"{new}/files")
+                    writing = self._writing(f"{new}/files", f"{place}/files")
+                    done = writing.run([section], False, _nobody)
+                    _write_mark(new, {"content": section.content, "pin": str(section.pin)})
+                total = Exported(*map(sum, zip(total, done, strict=True)))
+            _link_spelling(at, section)
+            on_done(str(section.pin))
+        self._links.prune()
+        return total
+
+    def _sections(self) -> list[Section]:
+        return [self.index.section(number) for number in range(len(self.index.builds))]
+
+    def _writing(self, new: str, before: str) -> _Writing:
+        return _Writing(self._tree, self._fetcher, self._links, new, before)
 
 
 def _settings(wanted: Wanted) -> Settings:
@@ -137,9 +163,53 @@ def is_export(folder: str) -> bool:
 
 
 def _mark(folder: str, index: EnvironmentIndex, stubs_only: bool) -> None:
-    said = {"format": 1, "kind": "export", "environment": index.digest, "target": index.target}
-    data = canonical({**said, "stubs_only": stubs_only}) + b"\n"
+    said = {"environment": index.digest, "target": index.target, "stubs_only": stubs_only}
+    _write_mark(folder, said)
+
+
+def _write_mark(folder: str, said: Mapping[str, Any]) -> None:
+    data = canonical({"format": 1, "kind": "export", **said}) + b"\n"
     write(f"{folder}/{MARKER}", data, 0o444, time.time_ns())
+
+
+def _package_mark(folder: str) -> str | None:
+    """Return the content that an exported package has; None if the folder is no such thing."""
+    try:
+        with open(f"{folder}/{MARKER}", "rb") as file:
+            said = json.loads(file.read(1 << 16))
+        return str(said["content"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _link_spelling(folder: str, section: Section) -> None:
+    """Link a package's folder to how its own metadata spells the pin, as lists of other tools do.
+
+    OpenLambda looks for what the list says, in lower case and with ``-`` for ``_``.
+    """
+    infos = [path.partition("/")[0] for path in section.paths if path.endswith(".dist-info/METADATA")]
+    for info in infos:
+        name, _, version = info.removesuffix(".dist-info").rpartition("-")
+        if name:
+            link = f"{folder}/{name.lower().replace('_', '-')}=={version.lower()}"
+            if not os.path.lexists(link):
+                os.symlink(str(section.pin), link)
+
+
+@contextmanager
+def _says_full(at: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise ExportError(
+            f"{at}: the disk is full ({error.strerror}); it is left as it was: make room and try again"
+        ) from error
+
+
+def _nobody(_: str) -> None:
+    return
 
 
 def is_read_by_checkers(path: str) -> bool:
@@ -163,11 +233,10 @@ class _Writing:
         self._come: list[tuple[str, Shape]] = []
         self._files = self._shared = self._size = 0
 
-    def run(self, index: EnvironmentIndex, stubs_only: bool, on_done: Callable[[str], None]) -> Exported:
+    def run(self, sections: list[Section], stubs_only: bool, on_done: Callable[[str], None]) -> Exported:
         """Link what is there already, then fetch and write the rest."""
         left: list[tuple[Section, list[int]]] = []
-        for number in range(len(index.builds)):
-            section = index.section(number)
+        for section in sections:
             section.folder("")  # raises FormatError if a path is a file and a folder
             files = [
                 file

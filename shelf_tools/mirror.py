@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from cloudimport.errors import CorruptError
+from cloudimport.errors import CorruptError, FormatError
 from cloudimport.format import codec, keys
 from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.lock import Lock
-from cloudimport.format.records import sha256
+from cloudimport.format.records import Ref, sha256
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
@@ -70,24 +70,38 @@ def mirror(
             locked = read_lock(path)
             url = locked.shelf or shelf
             source = sources.setdefault(url, open_source(url, SourceConfig(environ=environ)))
-            wanted.update((one.key, one) for one in _wanted(source, locked))
-        missing = [one for one in wanted.values() if not _is_there(folder, one)]
-        on_start(len(missing))
-        with ThreadPoolExecutor(_READERS) as pool:
-            sizes = []
-            for one, size in zip(missing, pool.map(lambda one: _copy(folder, one), missing), strict=True):
-                on_done(keys.package_of(one.key) or one.key)
-                sizes.append(size)
+            wanted.update((one.key, one) for one in needed(source, locked, locked.targets))
+        return fill(folder, list(wanted.values()), on_start, on_done)
     finally:
         for source in sources.values():
             source.close()
+
+
+def fill(
+    folder: Path, wanted: Sequence[Wanted], on_start: Callable[[int], None], on_done: Callable[[str], None]
+) -> Mirrored:
+    """Copy objects to ``folder`` that are not there, or not whole. As ``mirror`` says; raises the same."""
+    missing = [one for one in wanted if not _is_there(folder, one)]
+    on_start(len(missing))
+    with ThreadPoolExecutor(_READERS) as pool:
+        sizes = []
+        for one, size in zip(missing, pool.map(lambda one: _copy(folder, one), missing), strict=True):
+            on_done(keys.package_of(one.key) or one.key)
+            sizes.append(size)
     return Mirrored(len(wanted), len(missing), sum(sizes))
 
 
-def _wanted(source: Source, locked: Lock) -> Iterator[Wanted]:
-    for target, ref in locked.targets.items():
+def needed(
+    source: Source, locked: Lock, targets: Iterable[str], have: Path | None = None
+) -> Iterator[Wanted]:
+    """Yield what a lockfile needs for some of its targets: indexes, boot images and packs.
+
+    An index that is whole in the folder ``have`` is read from there. Raises a FetchError or FormatError.
+    """
+    for target in targets:
+        ref = locked.targets[target]
         key = keys.environment_index(ref.digest)
-        data = source.read(key)
+        data = _index(have, key, ref) or source.read(key)
         plain = codec.decompress(data, ref.size)
         _check(Wanted(source, key, ref.stored, ref.digest), sha256(plain))
         yield Wanted(source, key, len(data), data=data)
@@ -97,6 +111,18 @@ def _wanted(source: Source, locked: Lock) -> Iterator[Wanted]:
         for number in range(len(index.builds)):
             for pack, size in index.section(number).packs:
                 yield Wanted(source, pack, size, pack.rpartition("-")[2])
+
+
+def _index(have: Path | None, key: str, ref: Ref) -> bytes | None:
+    """Return an index as it is stored, from a folder, if it is there and whole."""
+    if have is None:
+        return None
+    try:
+        with open(have / key, "rb") as file:
+            data = file.read(ref.stored + 1)
+        return data if sha256(codec.decompress(data, ref.size)) == ref.digest else None
+    except (OSError, FormatError):
+        return None
 
 
 def _check(one: Wanted, actual: str) -> None:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from shelf_tools.limits import Limits
 
@@ -72,7 +73,7 @@ class Warden:
         while len(self._open) < len(self._folders) and time.monotonic() < deadline:
             if self._ended.wait(_FIRST_INTERVAL):
                 return
-            for pid in _descendants(leader):
+            for pid in descendants(leader):
                 self._open_folders(pid)
         pause = _INTERVAL
         while not self._ended.wait(pause):
@@ -93,7 +94,7 @@ class Warden:
         return next((f for f in self._sums if self.seen.get(f, 0) > getattr(self._limits, f)), "")
 
     def _look(self, leader: int) -> None:
-        pids = _descendants(leader)
+        pids = descendants(leader)
         used = [_used(pid) for pid in pids]
         resident = sum(one["resident"] for one in used)
         for _ in range(2):  # shares that change while they are added up are too large once, not twice
@@ -140,6 +141,31 @@ class Warden:
 DATA, OOM_KILLS = "data_bytes", "oom_kills"
 
 
+class Held(NamedTuple):
+    """What a process and all that came of it hold: bytes of memory of their own, and of shared memory (files
+    in memory that are mapped count there); how many processes they are.
+    """
+
+    own: int
+    shared: int
+    processes: int
+
+
+def held(leader: int, most: int) -> Held:
+    """Return what a process and all that came of it hold at the moment.
+
+    Memory that processes have in common since a fork counts once, if it would come to more than ``most``.
+    """
+    pids = descendants(leader)
+    pairs = []
+    for pid in pids:
+        used = _used(pid)
+        pairs.append((used["resident"] - used["shared"], used["shared"]))
+    if sum(own for own, _ in pairs) > most:
+        pairs = [_shares(pid, *pair) for pid, pair in zip(pids, pairs, strict=True)]
+    return Held(sum(own for own, _ in pairs), sum(shared for _, shared in pairs), len(pids))
+
+
 def _oom_kills() -> int:
     """Return how many processes this kernel has killed for want of memory; 0 if it does not tell."""
     with contextlib.suppress(OSError, ValueError), open("/proc/vmstat", "rb") as stream:
@@ -153,7 +179,7 @@ def _whole_pages(size: int) -> int:
     return -(-size // _PAGE) * _PAGE
 
 
-def _descendants(leader: int) -> list[int]:
+def descendants(leader: int) -> list[int]:
     """Return a process and all that came of it. None leaves: orphans are the sandbox's first process'."""
     found = [leader]
     for pid in found:
@@ -176,7 +202,7 @@ _LINES = {
 
 def _used(pid: int) -> dict[str, int]:
     """Return what a process uses: bytes, threads, clock ticks (with those of children it waited for)."""
-    used = dict.fromkeys(("address", "data", "resident", "threads", "ticks"), 0)
+    used = dict.fromkeys(("address", "data", "resident", "shared", "threads", "ticks"), 0)
     with contextlib.suppress(OSError, ValueError, IndexError):
         with open(f"/proc/{pid}/status", "rb") as stream:
             for line in stream:
@@ -184,6 +210,8 @@ def _used(pid: int) -> dict[str, int]:
                 if name in _LINES:
                     number = int(value.split()[0])
                     used[_LINES[name]] += number if name == b"Threads" else number << 10
+                if name == b"RssShmem":
+                    used["shared"] = int(value.split()[0]) << 10
         with open(f"/proc/{pid}/stat", "rb") as stream:
             # Behind the name, which may hold anything: utime, stime, cutime and cstime are fields 14 to 17.
             used["ticks"] = sum(map(int, stream.read().rpartition(b")")[2].split()[11:15]))
@@ -195,14 +223,20 @@ def _share(pid: int, resident: int) -> int:
 
     One that has ended has none.
     """
-    total = 0
+    return sum(_shares(pid, resident, 0))
+
+
+def _shares(pid: int, own: int, shared: int) -> tuple[int, int]:
+    """Return a process' shares of memory of its own and of shared memory, or what is given if untold."""
+    found = {b"Pss_Anon": 0, b"Pss_Shmem": 0}
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as stream:
             for line in stream:
-                if line.startswith((b"Pss_Anon:", b"Pss_Shmem:")):
-                    total += int(line.split()[1]) << 10
+                name, _, value = line.partition(b":")
+                if name in found:
+                    found[name] = int(value.split()[0]) << 10
     except PermissionError:
-        return resident
+        return own, shared
     except (OSError, ValueError, IndexError):
-        return 0
-    return total
+        return 0, 0
+    return found[b"Pss_Anon"], found[b"Pss_Shmem"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import closing
 
+from cloudimport.errors import ConfigurationError
 from cloudimport.ids import Target
 from cloudimport.settings import LOCK_NAME, REQUIREMENTS_NAME
 from shelf_tools.console import Call, Commands, counted
@@ -31,6 +32,13 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         help="only what a type checker reads: .pyi, .py (many packages have their types in the source), "
         "py.typed and METADATA; no native code, data or scripts: to be read, not to be run",
     )
+    export.add_argument(
+        "--layout",
+        choices=("folder", "openlambda"),
+        default="folder",
+        help="folder: one, as pip install --target makes it; openlambda: NAME==VERSION/files for each, "
+        "as an OpenLambda worker keeps them (its lambda/packages); what is there already stays",
+    )
     export.add_argument("-r", "--requirements", metavar="FILE", help="the list that was published")
     export.add_argument("--lock", metavar="FILE", help="the lockfile")
     export.add_argument(
@@ -45,6 +53,10 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
 def run(call: Call) -> int:
     """Lay an environment out in a folder."""
     options = call.options
+    if options.layout != "folder" and options.stubs_only:
+        raise ConfigurationError(
+            "--stubs-only and --layout openlambda do not go together: workers run packages"
+        )
     target = Target.parse(options.target) if options.target else None
     wanted = Wanted(
         options.requirements,
@@ -58,7 +70,10 @@ def run(call: Call) -> int:
     call.end_on_sigterm()
     with closing(Export(wanted)) as export, bars.progress:
         bars.stage("export", len(export.pins))
-        done = export.write(options.folder, options.stubs_only, bars.step)
+        if options.layout == "openlambda":
+            done = export.write_packages(options.folder, bars.step, bars.note)
+        else:
+            done = export.write(options.folder, options.stubs_only, bars.step)
     call.say(
         f"{export.target}: {counted(len(export.pins), 'package')}, {counted(done.files, 'file')} "
         f"({done.size} bytes), {done.shared} of them shared with an earlier export; in {options.folder}",
