@@ -15,7 +15,9 @@ _LIST = Path(__file__).with_name("codec.txt")
 _MODULE = "backports/zstd/_zstd"
 
 
-def get(target: Target, folder: Path, environ: Mapping[str, str]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+def get(
+    target: Target, folder: Path, environ: Mapping[str, str]
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Return the extension module, and the licences that come with it, by file name.
 
     ``folder`` is where pip, run in ``environ``, puts the wheel. Raises a CloudImportError.

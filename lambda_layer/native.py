@@ -1,4 +1,4 @@
-"""The native helper for the layer, by zig's C compiler: the same bytes on any machine, for either architecture."""
+"""The native helper for the layer, by zig's C compiler: for either architecture, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ _GLIBC = "2.17"
 #: Seconds; 4 as a rule, 30 the first time for an architecture, when its C library's stubs are made.
 _TIMEOUT = 300.0
 _INCLUDE = "import sysconfig; print(sysconfig.get_path('include'))"
-_FLAGS = ("-shared", "-fPIC", "-O2", "-std=gnu11", "-fvisibility=hidden", "-fno-sanitize=all", "-s")
-#: No path, no date, no build's number: the file depends on the source, the headers and the compiler.
-_FLAGS += ("-Wl,--build-id=none",)
+#: No path and no number of a build gets in: the file depends on the source, the headers and the compiler.
+_FLAGS = "-shared -fPIC -O2 -std=gnu11 -fvisibility=hidden -fno-sanitize=all -s -Wl,--build-id=none".split()
 
 
 def build(

@@ -57,11 +57,13 @@ def locate(path: str = "") -> str:
 
 
 def _extension_path(suffix: str) -> str:
-    """Return the file of the codec's extension module: our own, of the package beside us, or on ``sys.path``."""
+    """Return the file of the codec's extension module: ours, the package's beside us, or on ``sys.path``."""
     import os
 
     here = os.path.dirname(os.path.abspath(__file__))
-    own = os.path.join(here, f"_zstd{suffix}")  # the Lambda layer's: no folder `backports` for handlers to find
+    own = os.path.join(
+        here, f"_zstd{suffix}"
+    )  # the Lambda layer's: no folder `backports` for handlers to find
     if os.path.isfile(own):
         return own
     beside = os.path.dirname(os.path.dirname(here))

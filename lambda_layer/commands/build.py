@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from cloudimport.ids import Target
@@ -22,7 +21,9 @@ def add(commands: Commands) -> None:
     )
     one.add_argument("--python", default=_ALL, choices=(*PYTHONS, _ALL), help="default: all of them")
     one.add_argument("--arch", default=_ALL, choices=(*ARCHITECTURES, _ALL), help="default: both")
-    one.add_argument("-o", dest="folder", type=Path, default=Path("dist"), metavar="DIR", help="default: dist")
+    one.add_argument(
+        "-o", dest="folder", type=Path, default=Path("dist"), metavar="DIR", help="default: dist"
+    )
     one.set_defaults(run=run)
 
 
