@@ -25,7 +25,7 @@ def layer_target(version: str, arch: str = "") -> Target:
 
 @lru_cache(maxsize=16)
 def built(version: str, folder: Path, arch: str = "") -> Layer:
-    """Return the layer for a Python, made below ``folder``; the test is skipped where there is no such Python."""
+    """Return the layer for a Python, made below ``folder``; where there is none the test is skipped."""
     if find_python(version) is None:
         pytest.skip(f"there is no CPython {version} on this machine")
     return build(layer_target(version, arch), folder, publisher_environment())
@@ -41,6 +41,6 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 
 def versions() -> list[object]:
-    """Return the versions to test with: the running one in the fast sample, those of Lambda in the long run."""
+    """Return the versions to test with: the running one in the fast sample, Lambda's in the long run."""
     fast = running_version()
     return [fast, *(pytest.param(one, marks=pytest.mark.long) for one in MATRIX if one != fast)]
