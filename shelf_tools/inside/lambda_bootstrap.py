@@ -1,6 +1,7 @@
 """Starts a Python runtime in a Lambda-like sandbox: AWS' interface client if it is there, else ours.
 
-It stands at /var/runtime/bootstrap.py. ``bootstrap_prelude.py`` beside it runs before the handler's module is imported.
+It stands at /var/runtime/bootstrap.py. ``bootstrap_prelude.py`` beside it runs before the handler's module is
+imported.
 """
 
 import os
@@ -9,7 +10,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def _complete_path():
+def _complete_path() -> None:
     """Put the function's folder and those of the layers first, as the managed runtimes do."""
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     ours = [os.environ["LAMBDA_TASK_ROOT"], f"/opt/python/lib/{version}/site-packages", "/opt/python"]
@@ -20,18 +21,18 @@ def _complete_path():
         sys.path.insert(len(ours), HERE)
 
 
-def _prelude():
+def _prelude() -> None:
     path = os.path.join(HERE, "bootstrap_prelude.py")
     if os.path.isfile(path):
         with open(path) as file:
             exec(compile(file.read(), path, "exec"), {"__name__": "prelude"})
 
 
-def main():
+def main() -> None:
     """Serve invocations for good."""
     _complete_path()
     if not os.path.isdir(os.path.join(HERE, "awslambdaric")):
-        import lambda_runtime
+        import lambda_runtime  # beside this script
 
         lambda_runtime.main(_prelude)
     _prelude()
