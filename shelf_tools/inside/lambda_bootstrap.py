@@ -11,14 +11,15 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def _complete_path() -> None:
-    """Put the function's folder and those of the layers first, as the managed runtimes do."""
-    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    ours = [os.environ["LAMBDA_TASK_ROOT"], f"/opt/python/lib/{version}/site-packages", "/opt/python"]
-    # This script's folder comes first by itself; it has its place by way of PYTHONPATH.
-    rest = sys.path[1:] if sys.path[:1] == [HERE] else sys.path
-    sys.path[:] = [*ours, *(entry for entry in rest if entry not in ours)]
-    if HERE not in sys.path:
-        sys.path.insert(len(ours), HERE)
+    """Put the function's folder first, then those of the layers, as the managed runtimes do.
+
+    As there, a function (or a wrapper) that sets ``PYTHONPATH`` has to name the layers' folders itself.
+    """
+    if "PYTHONPATH" not in os.environ:
+        version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        sys.path[:0] = [f"/opt/python/lib/{version}/site-packages", "/opt/python"]
+        os.environ["PYTHONPATH"] = os.environ["LAMBDA_RUNTIME_DIR"]
+    sys.path.insert(0, os.environ["LAMBDA_TASK_ROOT"])
 
 
 def _prelude() -> None:

@@ -28,8 +28,9 @@ try:
     handler = getattr(importlib.import_module(module), name)
     print(handler(1, None), handler is getattr(sys.modules["cloudimport"], name), os.environ["_HANDLER"])
 except Exception as error:
+    own = hasattr(error, "exception_type")
     kind = f"{type(error).__module__}.{type(error).__name__}"
-    print(f"{kind}: {error.exception_type}: {error.msg}" if hasattr(error, "exception_type") else f"{kind}: {error}")
+    print(f"{kind}: {error.exception_type}: {error.msg}" if own else f"{kind}: {error}")
 """
 #: With the modules of AWS' client in place, of which the error's and the handler's are used.
 WITH_CLIENT = """
@@ -78,27 +79,22 @@ def test_handler(name: str, call: Callable[..., Ran]) -> None:
     assert call({"CLOUDIMPORT_HANDLER": name}).ok() == f"[42, 1] True {name.strip()}"
 
 
+_CANNOT = "builtins.ImportError: {} cannot be imported: AttributeError: module '{}' has no attribute '{}'"
+_NO_NAME = """\
+cloudimport.errors.ConfigurationError: the function's handler is cloudimport.handler, and \
+CLOUDIMPORT_HANDLER does not say which handler that stands for: set it, as to app.handler"""
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
         ("broken.main", "builtins.ModuleNotFoundError: No module named 'nowhere'"),
         ("absent.main", "builtins.ModuleNotFoundError: No module named 'absent'"),
-        (
-            "odd.main",
-            "builtins.ImportError: odd.main cannot be imported: AttributeError: module 'os' has no attribute "
-            "'nothing'",
-        ),
-        (
-            "app.other",
-            "builtins.ImportError: app.other cannot be imported: AttributeError: module 'app' has no attribute"
-            " 'other'",
-        ),
+        ("odd.main", _CANNOT.format("odd.main", "os", "nothing")),
+        ("app.other", _CANNOT.format("app.other", "app", "other")),
         ("raises.main", "builtins.ValueError: no"),
-        (
-            "",
-            "cloudimport.errors.ConfigurationError: the function's handler is cloudimport.handler, and "
-            "CLOUDIMPORT_HANDLER does not say which handler that stands for: set it, as to app.handler",
-        ),
+        ("", _NO_NAME),
+        ("cloudimport.handler", _NO_NAME),
     ],
 )
 def test_errors(name: str, told: str, call: Callable[..., Ran]) -> None:
