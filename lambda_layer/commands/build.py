@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from cloudimport.ids import Target
-from lambda_layer.layer import ARCHITECTURES, BUDGET, PYTHONS, Layer, build
+from lambda_layer.layer import ARCHITECTURES, BUDGET, PYTHONS, Layer, build, file_name
 from shelf_tools.console import Call, Commands
+from shelf_tools.interpreters import find_interpreter
 
 _ALL = "all"
 
@@ -24,6 +25,9 @@ def add(commands: Commands) -> None:
     one.add_argument(
         "-o", dest="folder", type=Path, default=Path("dist"), metavar="DIR", help="default: dist"
     )
+    one.add_argument(
+        "--available", action="store_true", help="leave out Pythons that are not on this machine, and say so"
+    )
     one.set_defaults(run=run)
 
 
@@ -37,9 +41,14 @@ def targets(python: str, arch: str) -> list[Target]:
 def run(call: Call) -> int:
     """Make the layer's zips."""
     options = call.options
+    made = 0
     for target in targets(options.python, options.arch):
+        if options.available and find_interpreter(target) is None:
+            call.complain(f"left out: {file_name(target)} (there is no CPython of its version here)")
+            continue
         _say(call, build(target, options.folder, call.environ))
-    return 0
+        made += 1
+    return 0 if made else 1
 
 
 def _say(call: Call, layer: Layer) -> None:

@@ -209,6 +209,17 @@ def test_no_interpreter(
     assert "needs a CPython 3.12 on this machine: 'uv python install 3.12'" in capsys.readouterr().err
 
 
+def test_available(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--available`` leaves such a Python out, and says which; nothing at all is an error."""
+    monkeypatch.setattr("lambda_layer.commands.build.find_interpreter", lambda _: None)
+    assert main(["build", "--python", "3.12", "--available", "-o", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert f"left out: {file_name(layer_target('3.12', 'arm64'))} (there is no CPython" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_source_of_the_helper(tmp_path: Path) -> None:
     """What pip installs has no C source: that is said, with the remedy."""
     assert find_python(running_version())

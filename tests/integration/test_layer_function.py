@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -338,7 +339,8 @@ def test_no_lockfile(bench: Bench, small: Published, tmp_path: Path) -> None:
 _WHO = """
 import mine, theirs, queue, runtimes, layered, subprocess, sys
 
-CODE = "import mine, theirs, queue, runtimes; print(*(getattr(m, 'whose', 'stdlib') for m in (mine, theirs, queue, runtimes)))"
+CODE = '''import mine, theirs, queue, runtimes
+print(*(getattr(m, 'whose', 'stdlib') for m in (mine, theirs, queue, runtimes)))'''
 
 def handler(event, context):
     whose = [getattr(module, "whose", "stdlib") for module in (mine, theirs, queue, runtimes, layered)]
@@ -354,8 +356,6 @@ def test_who_wins(way: str, bench: Bench, small: Published, tmp_path: Path) -> N
         tmp_path / "other",
         {f"python/{name}.py": "whose = 'layer'\n" for name in ("mine", "theirs", "queue", "layered")},
     )
-    runtime = tmp_path / "runtime"
-    runtime.symlink_to(bench.runtime())
     more = write_tree(tmp_path / "more", {"runtimes.py": "whose = 'runtime'\n"})
     first = "import cloudimport; cloudimport.install()\n" if way == "code" else ""
     task = small.task(tmp_path / "task", {"app.py": first + _WHO, "mine.py": "whose = 'function'\n"})
@@ -366,7 +366,7 @@ def test_who_wins(way: str, bench: Bench, small: Published, tmp_path: Path) -> N
         bench.runtime(),
         VERSION,
         layers=[bench.layer(), other],
-        mounts=((more, "/var/lang/lib/python%s/site-packages" % VERSION),),
+        mounts=((more, f"/var/lang/lib/python{VERSION}/site-packages"),),
     )
     with function(box) as one:
         _started(one)
@@ -409,8 +409,6 @@ def handler(event, context):
 
 def _spoilt(layer: Path, folder: Path) -> Path:
     """Return a copy of a layer whose sources cannot be compiled."""
-    import shutil
-
     shutil.copytree(layer, folder)
     for path in folder.rglob("*.py"):
         path.write_text("this is no Python (\n")
@@ -419,8 +417,8 @@ def _spoilt(layer: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("spoilt", [False, True], ids=["as built", "sources spoilt"])
 def test_canary(spoilt: bool, bench: Bench, small: Published, tmp_path: Path) -> None:
-    """No source of the layer or of a package is compiled, not in children and the filler either; a warm import
-    asks the store for nothing; ``install()`` loads what the layer and the standard library have.
+    """No source of the layer or of a package is compiled, nor in children and the filler; a warm import asks
+    the store for nothing; ``install()`` loads what the layer and the standard library have.
     """
     layer = _spoilt(bench.layer(), tmp_path / "opt") if spoilt else bench.layer()
     task = small.task(tmp_path / "task", {"app.py": _CANARY})

@@ -1,4 +1,4 @@
-"""Functions that import from a shelf by the layer: what is published for them, where it is, how they are put."""
+"""Functions that import from a shelf by the layer: what is published for them, and how they are run."""
 
 from __future__ import annotations
 
