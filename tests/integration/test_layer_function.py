@@ -354,7 +354,7 @@ def test_who_wins(way: str, bench: Bench, small: Published, tmp_path: Path) -> N
     """The standard library, the function's own folder, the shelf, then layers and the runtime's packages."""
     other = write_tree(
         tmp_path / "other",
-        {f"python/{name}.py": "whose = 'layer'\n" for name in ("mine", "theirs", "queue", "layered")},
+        {f"python/{name}.py": "whose = 'layer'\n" for name in ("mine", "theirs", "layered")},
     )
     more = write_tree(tmp_path / "more", {"runtimes.py": "whose = 'runtime'\n"})
     first = "import cloudimport; cloudimport.install()\n" if way == "code" else ""
@@ -375,6 +375,18 @@ def test_who_wins(way: str, bench: Bench, small: Published, tmp_path: Path) -> N
         assert seen["child"] == ["function", "shelf", "stdlib", "shelf"], seen["error"]
         places = [entry.split("/")[1] for entry in seen["path"]]
         assert places.index("tmp") == 1
+
+
+def test_a_function_that_sets_pythonpath(bench: Bench, small: Published, tmp_path: Path) -> None:
+    """The runtime leaves layers out then; the wrapper sees to it that ours is found all the same."""
+    first = "import vendored\n"
+    task = small.task(tmp_path / "task", {"app.py": first + small.handler, "vendor/vendored.py": ""})
+    environ = {"PYTHONPATH": "/var/task/vendor"}
+    layers = [bench.layer()]
+    box = box_for("wrapper", small, task, bench.runtime(), VERSION, layers=layers, environ=environ)
+    with function(box) as one:
+        _started(one)
+        assert one.result({})["work"] == SMALL_WORK
 
 
 _CANARY = """

@@ -30,8 +30,9 @@ class Published:
     url: str
     lock: str
     handler: str
-    #: Variables of the function, besides those of the server.
-    environ: Mapping[str, str] = field(default_factory=dict)
+    #: Variables of the function, besides those of the server. What is yanked is asked for in the background,
+    #: at a time of its own: nothing that can be counted.
+    environ: Mapping[str, str] = field(default_factory=lambda: {"CLOUDIMPORT_YANKED": "ignore"})
 
     def task(self, folder: Path, files: Mapping[str, str] | None = None, *, code: bool = False) -> Path:
         """Make a function's folder: ``app.py``, and the lockfile; with ``code``, the handler installs it."""

@@ -73,7 +73,7 @@ def call(task: Path, tmp_path: Path) -> Callable[..., Ran]:
     return run
 
 
-@pytest.mark.parametrize("name", ["app.main", "pkg/sub/app.main", "pkg.sub.app.main", " app.main "])
+@pytest.mark.parametrize("name", ["app.main", "pkg/sub/app.main", "pkg/sub.app.main", " app.main "])
 def test_handler(name: str, call: Callable[..., Ran]) -> None:
     """The function's own function, of a module that imports from the shelf; found once."""
     assert call({"CLOUDIMPORT_HANDLER": name}).ok() == f"[42, 1] True {name.strip()}"
