@@ -309,7 +309,7 @@ def test_install_errors_are_errors_of_the_init_phase(
     small: Published,
     tmp_path: Path,
 ) -> None:
-    """One line, its type by name, in the answer and in the log; no traceback, no crash."""
+    """One line, its type by name, in the answer and in the log; no frame of ours, no crash."""
     task = small.task(tmp_path / "task", files)
     box = box_for(way, small, task, bench.runtime(), VERSION, layers=[bench.layer()], environ=environ)
     with function(box) as one:
@@ -321,7 +321,7 @@ def test_install_errors_are_errors_of_the_init_phase(
         assert told in said["errorMessage"]
         assert "\n" not in said["errorMessage"]
         assert f"[ERROR] {kind}: {said['errorMessage']}" in one.log
-        assert "Traceback" not in one.log
+        assert "  File " not in one.log  # the headline of a traceback is AWS' client's, always
 
 
 def test_no_lockfile(bench: Bench, small: Published, tmp_path: Path) -> None:

@@ -50,14 +50,15 @@ def told(event):
     return measured() if isinstance(event, dict) and event.get("measure") else {}
 
 def measured():
-    import cloudimport, os, sys
-    sizes = {}
-    for folder, _, names in os.walk("/tmp"):
-        for name in names:
-            path = os.path.join(folder, name)
-            part = path.split("/")[4] if path.startswith("/tmp/cloudimport/v1/") else "other"
-            part = "native" if part == "trees" and ".so" in name else part
-            sizes[part] = sizes.get(part, 0) + os.stat(path).st_blocks * 512
+    import cloudimport, os, subprocess, sys
+    sizes = {}  # as a program sees them that is none of Python's: what is really there
+    find = ["find", "/tmp", "-type", "f", "-printf", "%b %p\\n"]
+    ran = subprocess.run(find, capture_output=True, text=True)
+    for line in ran.stdout.splitlines():
+        blocks, _, path = line.partition(" ")
+        part = path.split("/")[4] if path.startswith("/tmp/cloudimport/v1/") else "other"
+        part = "native" if part == "trees" and ".so" in path else part
+        sizes[part] = sizes.get(part, 0) + int(blocks) * 512
     return {"stats": cloudimport.stats(), "tmp": sizes, "top": os.listdir("/tmp"), "path": sys.path,
             "handler": os.environ["_HANDLER"]}
 """
