@@ -288,7 +288,7 @@ def test_chained_with_one_that_has_a_sitecustomize(
             "ConfigurationError",
             "/var/task/none.lock cannot be read: ",
         ),
-        ({}, {"cloudimport.lock": ""}, "FormatError", "/var/task/cloudimport.lock"),
+        ({}, {"cloudimport.lock": ""}, "ConfigurationError", "/var/task/cloudimport.lock"),
         (
             {"CLOUDIMPORT_DEADLINE": "1", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
             {},
