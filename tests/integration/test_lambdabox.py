@@ -79,7 +79,7 @@ def test_what_a_function_sees(task: Path, runtime: Path) -> None:
                     "processes": "[p for p in os.listdir('/proc') if p.isdigit()]",
                     "context": "[context.function_name, context.memory_limit_in_mb]",
                     "left": "context.get_remaining_time_in_millis()",
-                    "packages": "os.listdir('/var/lang/lib/python%d.%d/site-packages' % sys.version_info[:2])",
+                    "packages": "os.listdir(sys.prefix + '/lib/python' + sys.version[:4] + '/site-packages')",
                 }
             )
     finally:
