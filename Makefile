@@ -16,7 +16,7 @@ PIP := PYTHONWARNINGS='ignore:`[tool.' $(BIN)/python -m pip --no-input install -
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-long conformance lint format bench clean system-sandbox system-compiler system-test
+.PHONY: help venv layer demo test test-long conformance lint format bench clean system-sandbox system-compiler system-test
 
 help:  ## Show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,9 @@ venv: $(VENV)/.test  ## Make .venv with everything that the other targets need
 
 demo: $(VENV)/.shelf system-sandbox  ## Publish requests and pandas to a folder, import them where neither is installed
 	@docs/demo/demo.sh $(BIN)/python
+
+layer: $(VENV)/.layer  ## Make the Lambda layer for each Python that is here; ARGS='--python 3.12 --arch arm64' for one
+	@$(BIN)/python -m lambda_layer build --available $(ARGS)
 
 test: lint system-test  ## Lint, types, layers, and the tests (a sample of minutes); ARGS='-k name' goes to pytest
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
@@ -62,6 +65,11 @@ $(VENV)/.python: tests/support/make_venv.sh
 $(VENV)/.shelf: pyproject.toml $(VENV)/.python
 	@echo "installing the curator's dependencies into $(VENV)"
 	@$(PIP) --editable '.[shelf]'
+	@touch $@
+
+$(VENV)/.layer: pyproject.toml $(VENV)/.shelf
+	@echo "installing the layer's compiler into $(VENV)"
+	@$(PIP) --editable '.[shelf,layer]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml cloudimport/_native.c $(VENV)/.python | system-compiler

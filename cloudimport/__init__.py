@@ -98,3 +98,16 @@ def stats() -> dict[str, float]:
 
     environment = bootstrap.current()
     return environment.stats() if environment else {}
+
+
+if not TYPE_CHECKING:  # else no misspelt name would be an error to type checkers
+
+    def __getattr__(name):
+        """Return the handler of a Lambda function, for ``cloudimport.handler`` (docs/layer.md)."""
+        if name == "handler":
+            from cloudimport import redirect
+
+            if redirect.is_wanted():
+                globals()[name] = redirect.handler()
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -966,13 +966,19 @@ __attribute__((noinline)) static void *dlopen_there(const char *path, int mode)
 }
 
 /* A call in whose place the original is jumped to, so that it sees its caller: at any level of optimisation. */
+#ifdef __clang__
+#define JUMPS
+#define JUMP __attribute__((musttail)) return
+#else
 #define JUMPS __attribute__((optimize("O2")))
+#define JUMP return
+#endif
 
 /* What has no slash is searched for beside whoever calls; so is what begins with $ORIGIN. */
 JUMPS static void *hook_dlopen(const char *path, int mode)
 {
     if (path == NULL || strchr(path, '/') == NULL || strchr(path, '$') != NULL)
-        return real.dlopen(path, mode);
+        JUMP real.dlopen(path, mode);
     return dlopen_there(path, mode);
 }
 
@@ -983,10 +989,12 @@ static void *found_by_name(void *handle, const char *name);
 JUMPS static void *hook_dlsym(void *handle, const char *name)
 {
     if (handle == RTLD_NEXT || name == NULL || atomic_load_explicit(&config, memory_order_relaxed) == NULL)
-        return real.dlsym(handle, name);
+        JUMP real.dlsym(handle, name);
     scan(); /* what was loaded by a name without a slash is used now */
     void *hook = found_by_name(handle, name);
-    return hook != NULL ? hook : real.dlsym(handle, name);
+    if (hook != NULL)
+        return hook;
+    JUMP real.dlsym(handle, name);
 }
 
 /* ---- putting them into the slots ------------------------------------------------------------ */

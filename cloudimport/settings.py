@@ -22,6 +22,8 @@ LOCK_NAME = "cloudimport.lock"
 REQUIREMENTS_NAME = "requirements.txt"
 #: Set for child interpreters by the parent; see cloudimport.site.children.
 CHILD = "CLOUDIMPORT_CHILD"
+#: A function's handler that stands for another, and the variable that names that (docs/layer.md).
+REDIRECT, HANDLER = "cloudimport.handler", "CLOUDIMPORT_HANDLER"
 
 #: Defaults in bytes. Lambda's /tmp has 512 MiB unless asked for more, and native files need most of it.
 _CACHE_BYTES = 4 << 30
@@ -140,6 +142,17 @@ def is_native(environ: Mapping[str, str]) -> bool:
 def in_lambda(environ: Mapping[str, str]) -> bool:
     """Whether this is AWS Lambda (its documented reserved environment variables)."""
     return "AWS_LAMBDA_FUNCTION_NAME" in environ
+
+
+def handler_name(environ: Mapping[str, str]) -> str:
+    """Return the handler that the redirect stands for, "" if none is named."""
+    name = environ.get(HANDLER, "").strip()
+    return "" if name == REDIRECT else name
+
+
+def is_redirected(environ: Mapping[str, str]) -> bool:
+    """Whether somebody may ask for ``cloudimport.handler``: in Lambda, or where a handler is named."""
+    return HANDLER in environ or in_lambda(environ)
 
 
 def default_shelf(environ: Mapping[str, str]) -> str:
