@@ -109,6 +109,11 @@ class SiteTree:
         touch(marker)
         return True
 
+    @property
+    def active(self) -> list[int]:
+        """The builds of which code was asked for."""
+        return list(self._active)
+
     def forget(self) -> None:
         """In a forked child: drop what belongs to the parent."""
         self._growing.forget()
