@@ -345,6 +345,7 @@ def _observe(environment: Environment, installing: float) -> None:
     import atexit
 
     made: list[Observer] = []
+    owner = os.getpid()
 
     def observer() -> Observer:
         from cloudimport.observing import Observer
@@ -364,8 +365,7 @@ def _observe(environment: Environment, installing: float) -> None:
         except Exception:  # noqa: BLE001
             pass  # nobody waits for it, and a process that ends takes modules away
 
-    environment._finder.before_first(lambda: _aside(watch))
-    owner = os.getpid()
+    environment._finder.before_first(lambda: _aside(watch) if os.getpid() == owner else None)
     atexit.register(lambda: observer().at_exit() if os.getpid() == owner else None)
 
 
