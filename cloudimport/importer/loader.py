@@ -17,6 +17,7 @@ from types import CodeType, ModuleType
 
 from cloudimport.format.index import Module, Section
 from cloudimport.ids import Pin
+from cloudimport.site.room import is_full, no_space
 from cloudimport.site.tree import SiteTree
 
 TYPE_CHECKING = False
@@ -108,6 +109,8 @@ class ShelfExtensionLoader(FromTree, ExtensionFileLoader):
         try:
             path = self._tree.extension(self._section, self._module)
         except OSError as error:
+            if is_full(error):
+                raise no_space(self._section, self._module.file, error) from error
             raise ImportError(
                 f"{self._section.pin}: {self.path} cannot be written, nor can a temporary folder "
                 f"({error.strerror or error}): set CLOUDIMPORT_CACHE or TMPDIR to a folder with room",
