@@ -2,8 +2,8 @@
 
 The line comes when the first imports have become quiet, from a thread that no import waits for, and not
 only at exit: Lambda freezes a process between invocations, and never ends it (docs/decisions/0029). With a
-namespace it has metrics in CloudWatch's embedded format, by its specification. Nothing of this is loaded
-before there was quiet, nor where nobody wants it. Import budget: nothing of its own.
+namespace it has metrics in CloudWatch's embedded format, by its specification. This is loaded by that thread,
+and where nobody wants it not at all. Import budget: nothing of its own.
 """
 
 from __future__ import annotations

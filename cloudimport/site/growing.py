@@ -38,9 +38,7 @@ _PIECE = 256 << 10
 class _File:
     """One file under its temporary name."""
 
-    def __init__(
-        self, section: Section, file: int, temporary: str, make_room: Callable[[int], bool]
-    ) -> None:
+    def __init__(self, section: Section, file: int, temporary: str, make_room: Callable[[int], bool]) -> None:
         """Make the file, as large as it will be. Raises OSError."""
         self._make_room = make_room
         self.section, self.file, self.temporary = section, file, temporary

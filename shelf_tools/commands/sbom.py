@@ -40,7 +40,11 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Write a bill of materials."""
-    from shelf_tools.sbom import pick_target, read_loaded, write_sbom  # 0.3 s, of which no other command has any use
+    from shelf_tools.sbom import (
+        pick_target,
+        read_loaded,
+        write_sbom,
+    )  # 0.3 s, of which no other command has any use
 
     options = call.options
     lock = read_lock(options.lock)

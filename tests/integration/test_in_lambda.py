@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 
 from shelf_tools.lambdabox.runtime import lay_out
-from tests.support.children import REPOSITORY
 from tests.support.doors import Door, wait_until
 from tests.support.httpserver import HttpServer, Reply, Request
-from tests.support.installed import files_of
 from tests.support.lambdas import Function, function, make_box
+from tests.support.layers import runtime_layer
 from tests.support.runtimes import running_version
 from tests.support.s3servers import S3Server, User, moto_server, radosgw_server
 from tests.support.sandboxes import bubblewrap
@@ -63,13 +62,7 @@ class Shop:
     def layer(self) -> Path:
         """Return a layer with the runtime and its codec, made once."""
         layer = self.folder / "layer"
-        if not layer.exists():
-            write_tree(layer / "python", files_of("backports.zstd"))
-            runtime = layer / "python" / "cloudimport"
-            shutil.copytree(
-                REPOSITORY / "cloudimport", runtime, ignore=shutil.ignore_patterns("__pycache__", "*.c")
-            )
-        return layer
+        return layer if layer.exists() else runtime_layer(layer)
 
     @contextmanager
     def running(
@@ -96,7 +89,9 @@ def _lines(one: Function) -> list[dict[str, Any]]:
 
 def _fill(shelf: MadeShelf) -> None:
     for name in PACKAGES:
-        shelf.add(name, "1", {f"{name}/__init__.py": f"value = {name!r}\nbulk = {os.urandom(2000).hex()!r}\n"})
+        shelf.add(
+            name, "1", {f"{name}/__init__.py": f"value = {name!r}\nbulk = {os.urandom(2000).hex()!r}\n"}
+        )
     native = os.urandom(12 * MIB)
     shelf.add("stout", "1", {"stout/__init__.py": "from stout import _native\n", _extension("stout"): native})
     shelf.environment()
@@ -261,7 +256,11 @@ def test_credentials_of_the_container_endpoint_change(shop: Shop) -> None:
     keys = [(user.server.access_key, user.server.secret_key)]
 
     def answer(request: Request) -> Reply:
-        said = {"AccessKeyId": keys[-1][0], "SecretAccessKey": keys[-1][1], "Expiration": "2099-01-01T00:00:00Z"}
+        said = {
+            "AccessKeyId": keys[-1][0],
+            "SecretAccessKey": keys[-1][1],
+            "Expiration": "2099-01-01T00:00:00Z",
+        }
         return Reply(body=json.dumps(said).encode())
 
     with HttpServer(answer) as endpoint:
@@ -312,7 +311,9 @@ def test_what_a_cold_start_says_and_leaves(shop: Shop) -> None:
     """One line of JSON tells of the cold start, and what it says was written is what lies in /tmp; there is no
     HOME, no /dev/shm, and nothing else that can be written.
     """
-    code = APP + """
+    code = (
+        APP
+        + """
 def sizes(event, context):
     try:
         import multiprocessing
@@ -326,6 +327,7 @@ def sizes(event, context):
 def handler(event, context, imports=handler):
     return imports(event, context) if event else sizes(event, context)
 """
+    )
     with shop.running(code=code) as one:
         stats = _value(one, "part0")["stats"]
         wait_until(lambda: _lines(one), "a line about the cold start")
@@ -361,7 +363,13 @@ def test_tmp_that_is_too_small(shop: Shop) -> None:
         found = one.result({"import": "stout"})
         assert found["error"] == "NoSpaceError"
         assert "ImportError" in found["kinds"]
-        for text in (_extension("stout"), str(12 * MIB), "ephemeral storage", "CLOUDIMPORT_CACHE", "stout==1"):
+        for text in (
+            _extension("stout"),
+            str(12 * MIB),
+            "ephemeral storage",
+            "CLOUDIMPORT_CACHE",
+            "stout==1",
+        ):
             assert text in found["text"], found
         _value(one, "part0")
 
@@ -391,7 +399,12 @@ def test_keys_are_replaced_on_radosgw(tmp_path: Path) -> None:
         with closing(server.client()) as client:
             grant = {"AWS": user.arn}
             resource = "arn:aws:s3:::shelf/*"
-            statement = {"Effect": "Allow", "Principal": grant, "Action": "s3:GetObject", "Resource": resource}
+            statement = {
+                "Effect": "Allow",
+                "Principal": grant,
+                "Action": "s3:GetObject",
+                "Resource": resource,
+            }
             document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
             client.put_bucket_policy(Bucket="shelf", Policy=document)
         write(user.server.access_key, user.server.secret_key)

@@ -76,7 +76,8 @@ def test_no_room_for_a_native_file(world: World, heavy: MadeShelf, as_root: None
             import native
             print(native.answer(), native._ext.__file__.startswith(ROOT))
             """,
-            prelude="import tempfile\ntempfile._candidate_tempdir_list = lambda: ['../disk']\n" + _start(heavy, disk),
+            prelude="import tempfile\ntempfile._candidate_tempdir_list = lambda: ['../disk']\n"
+            + _start(heavy, disk),
         )
     said = f"NoSpaceError True {8 * MIB} True\nTrue 1\n"
     assert out == said * 2 + "[] 0\n42 True"

@@ -88,7 +88,9 @@ def test_the_log_level(world: World) -> None:
         return [line["message"] for line in _lines(world.start("import demo", prelude=cache, env=env))]
 
     assert said(AWS_LAMBDA_FUNCTION_NAME="f", AWS_LAMBDA_LOG_LEVEL="WARN") == []
-    assert said(CLOUDIMPORT_LOG="1", CLOUDIMPORT_LOG_LEVEL="info", AWS_LAMBDA_LOG_LEVEL="WARN") == ["cold start"]
+    assert said(CLOUDIMPORT_LOG="1", CLOUDIMPORT_LOG_LEVEL="info", AWS_LAMBDA_LOG_LEVEL="WARN") == [
+        "cold start"
+    ]
     *reads, last = said(CLOUDIMPORT_LOG="1", CLOUDIMPORT_LOG_LEVEL="DEBUG")
     assert set(reads) == {"read"}
     assert last == "cold start"
@@ -137,7 +139,9 @@ def test_what_was_loaded(world: World) -> None:
 def test_a_namespace_that_cloudwatch_refuses(world: World, namespace: str) -> None:
     """A namespace that CloudWatch would refuse is an error of `install()`, in one line."""
     ran = world.start("", env={"CLOUDIMPORT_METRICS": namespace})
-    assert ran.stderr.splitlines()[-1].startswith("cloudimport.errors.ConfigurationError: CLOUDIMPORT_METRICS=")
+    assert ran.stderr.splitlines()[-1].startswith(
+        "cloudimport.errors.ConfigurationError: CLOUDIMPORT_METRICS="
+    )
 
 
 def test_what_went_to_disk(world: World) -> None:
@@ -150,8 +154,12 @@ def test_what_went_to_disk(world: World) -> None:
         found = cloudimport.stats()
         print(found["bytes_written"], found["bytes_cached"], found["cache_limit"])
     """
-    written, cached, limit = map(int, map(float, world.run(script, env={"CLOUDIMPORT_CACHE_SIZE": "300M"}).split()))
-    kept = sum(p.stat().st_size for p in (world.cache / "v1").rglob("*") if p.is_file() and "trees" not in p.parts)
+    written, cached, limit = map(
+        int, map(float, world.run(script, env={"CLOUDIMPORT_CACHE_SIZE": "300M"}).split())
+    )
+    kept = sum(
+        p.stat().st_size for p in (world.cache / "v1").rglob("*") if p.is_file() and "trees" not in p.parts
+    )
     there = sum(p.stat().st_size for p in (world.cache / "v1/trees").rglob("*") if p.is_file())
     assert (written, cached, limit) == (there, kept, 300 << 20)
     assert world.run(script).split()[:2] == ["0", "0"]
