@@ -112,8 +112,8 @@ class Environment:
     def stats(self) -> dict[str, float]:
         """Return counts since ``install``: ``bytes_fetched`` on the wire, ``wait_seconds`` in seconds.
 
-        To disk went ``bytes_written`` (files of the site tree) and ``bytes_cached`` (blocks, and the index), of
-        which no more than ``cache_limit`` are kept.
+        To disk went ``bytes_written`` (files of the site tree) and ``bytes_cached`` (blocks, and the index),
+        of which no more than ``cache_limit`` are kept.
         """
         counting = self._parts.counting
         found = {
@@ -312,10 +312,9 @@ def install(
 
             told = heed(parts.pins(), parts.counting.url, settings, known, asked)
         environment = _activate(parts, ref, target)
-        if settings.yanked == "warn" and not is_good and parts.recorder is None:
-            environment._finder.before_first(lambda: _aside(_ask, environment, told))
-        if settings.watching is not None:
-            _observe(environment, time.monotonic() - began)
+        if not is_good:
+            _ask_later(environment, told)
+        _observe(environment, time.monotonic() - began)
         return environment
     finally:
         if _current is None or _current._parts is not parts:
@@ -332,6 +331,13 @@ def _known_status(parts: _Parts) -> tuple[bytes, bool]:
     return data, is_answer and 0 <= age < settings.status_seconds
 
 
+def _ask_later(environment: Environment, told: set[Pin]) -> None:
+    """Have the shelf asked for yanked pins, if that is only for a warning."""
+    parts = environment._parts
+    if parts.settings.yanked == "warn" and parts.recorder is None:
+        environment._finder.before_first(lambda: _aside(_ask, environment, told))
+
+
 def _aside(what: Callable[..., None], *arguments: Any) -> None:
     """Do something in the background, after the imports that now begin."""
     try:
@@ -341,7 +347,9 @@ def _aside(what: Callable[..., None], *arguments: Any) -> None:
 
 
 def _observe(environment: Environment, installing: float) -> None:
-    """Have it told what the cold start was like, which took ``installing`` seconds until now."""
+    """Have it told, if that is wanted, what the cold start was like; ``install()`` took so many seconds."""
+    if environment._parts.settings.watching is None:
+        return
     import atexit
 
     made: list[Observer] = []

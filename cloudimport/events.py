@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
-#: What is counted; ``wait_seconds``, beside these, is the time that imports waited for the network. To disk go
-#: ``bytes_written`` (files of the site tree) and ``bytes_cached`` (blocks, and the index).
+#: What is counted; ``wait_seconds``, beside these, is the time that imports waited for the network. To disk
+#: go ``bytes_written`` (files of the site tree) and ``bytes_cached`` (blocks, and the index).
 NAMES = (
     "round_trips",
     "bytes_shared",

@@ -117,8 +117,8 @@ def write_sbom(
     ref = lock.targets[target]
     if loaded is not None and (loaded.environment, loaded.target) != (ref.digest, target):
         raise ConfigurationError(
-            f"what was loaded is of environment {loaded.environment[:12]} for {loaded.target}, the lock's for "
-            f"{target} is {ref.digest[:12]}: use the lockfile that the process had"
+            f"what was loaded is of environment {loaded.environment[:12]} for {loaded.target}, the lock's "
+            f"for {target} is {ref.digest[:12]}: use the lockfile that the process had"
         )
     with closing(open_source(shelf, SourceConfig(environ=environ))) as source:
         data = read_record(source, keys.environment_index(ref.digest), ref)

@@ -1,12 +1,15 @@
 """Room on the disk for what has to be a file: what is said where there is none.
 
-Import budget: ``errno``, ``os``.
+The functions of ``os`` are taken at import time, before ``cloudimport.site.patches`` replaces them. Import
+budget: ``errno``, ``os``.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from os import stat as _stat
+from os import statvfs as _statvfs
 
 from cloudimport.errors import NoSpaceError
 from cloudimport.format.index import Section
@@ -27,7 +30,7 @@ def is_same_disk(one: str, other: str) -> bool:
 def _device(path: str) -> int:
     while True:
         try:
-            return os.stat(path).st_dev
+            return _stat(path).st_dev
         except OSError:
             path = os.path.dirname(path)
 
@@ -54,7 +57,7 @@ def full(error: OSError, path: str, size: int) -> FullError:
 def free_bytes(path: str) -> int:
     """Return the bytes that are free on the disk of ``path``, 0 if that cannot be told."""
     try:
-        found = os.statvfs(os.path.dirname(path))
+        found = _statvfs(os.path.dirname(path))
     except OSError:
         return 0
     return found.f_bavail * found.f_frsize

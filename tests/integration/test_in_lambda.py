@@ -1,4 +1,4 @@
-"""The runtime in a sandbox like Lambda's: frozen and thawed, with credentials that change, a store that goes."""
+"""The runtime in a sandbox like Lambda's: frozen and thawed, with keys that change, a store that goes."""
 
 from __future__ import annotations
 
@@ -149,8 +149,8 @@ def _value(one: Function, name: str) -> dict[str, Any]:
 
 
 def test_frozen_between_invocations(shop: Shop) -> None:
-    """Connections that the store has closed while the sandbox was frozen cost nothing but themselves: the next
-    import works, and is not tried again.
+    """Connections that the store has closed while the sandbox was frozen cost nothing but themselves: the
+    next import works, and is not tried again.
     """
     with Door(shop.server.endpoint) as door, shop.running({"AWS_ENDPOINT_URL": door.endpoint}) as one:
         before = _value(one, "part0")["stats"]["requests"]
@@ -163,8 +163,8 @@ def test_frozen_between_invocations(shop: Shop) -> None:
 
 @pytest.mark.parametrize("seconds", [3.0, pytest.param(30.0, marks=pytest.mark.long)])
 def test_frozen_in_the_midst_of_a_fetch(shop: Shop, seconds: float) -> None:
-    """The time for which a sandbox was frozen is no part of the deadline: a fetch that it was in the midst of,
-    with the connection gone meanwhile, works at once, be the deadline shorter than the freeze.
+    """The time for which a sandbox was frozen is no part of the deadline: a fetch that it was in the midst
+    of, with the connection gone meanwhile, works at once, be the deadline shorter than the freeze.
     """
     with Door(shop.server.endpoint) as door:
         environ = {"AWS_ENDPOINT_URL": door.endpoint, "CLOUDIMPORT_DEADLINE": "2"}
@@ -248,8 +248,8 @@ def _new_keys(user: User, shop: Shop) -> tuple[str, str]:
 
 
 def test_credentials_of_the_container_endpoint_change(shop: Shop) -> None:
-    """Credentials that the store no longer takes are asked for again, once, and the import works: the endpoint
-    for containers, and for functions with SnapStart, has new ones.
+    """Credentials that the store no longer takes are asked for again, once, and the import works: the
+    endpoint for containers, and for functions with SnapStart, has new ones.
     """
     user = shop.server.make_user("snap")
     _grant(user, shop, "*")
@@ -308,8 +308,8 @@ def test_functions_with_roles_of_their_own(shop: Shop) -> None:
 
 
 def test_what_a_cold_start_says_and_leaves(shop: Shop) -> None:
-    """One line of JSON tells of the cold start, and what it says was written is what lies in /tmp; there is no
-    HOME, no /dev/shm, and nothing else that can be written.
+    """One line of JSON tells of the cold start, and what it says was written is what lies in /tmp; there is
+    no HOME and no /dev/shm.
     """
     code = (
         APP
@@ -320,9 +320,8 @@ def sizes(event, context):
         multiprocessing.Lock()
     except OSError:
         lacks = True
-    files = [os.path.join(folder, name) for folder, _, names in os.walk("/tmp") for name in names]
     lacks = lacks and not os.path.exists("/dev/shm") and "HOME" not in os.environ
-    return sum(map(os.path.getsize, files)), lacks
+    return below("/tmp"), lacks
 
 def handler(event, context, imports=handler):
     return imports(event, context) if event else sizes(event, context)
@@ -356,8 +355,8 @@ def test_frozen_before_the_line(shop: Shop) -> None:
 
 
 def test_tmp_that_is_too_small(shop: Shop) -> None:
-    """A native file for which /tmp has no room is a `NoSpaceError` that names file, bytes and setting, and the
-    function goes on.
+    """A native file for which /tmp has no room is a `NoSpaceError` that names file, bytes and setting, and
+    the function goes on.
     """
     with shop.running(tmp_bytes=8 * MIB) as one:
         found = one.result({"import": "stout"})

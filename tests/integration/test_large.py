@@ -124,8 +124,8 @@ class Large:
 
 def _tell(event: str, limits: dict[str, Any], found: dict[str, Any], one: Function) -> None:
     """Print the figures (``pytest -s``)."""
-    print(f"\n{event} {limits}: {json.dumps({k: v for k, v in found.items() if k != 'loaded'})}")
-    print("".join(line + "\n" for line in one.log.splitlines() if '"cold start"' in line))
+    sys.stdout.write(f"\n{event} {limits}: {json.dumps({k: v for k, v in found.items() if k != 'loaded'})}")
+    sys.stdout.write("".join(line + "\n" for line in one.log.splitlines() if '"cold start"' in line))
 
 
 def publish(folder: Path, shelf: str, environ: dict[str, str]) -> None:

@@ -158,7 +158,8 @@ def test_what_is_wrong_is_said(curator: Curator, arguments: tuple[str, ...], wor
 def test_what_was_loaded(curator: Curator) -> None:
     """With ``--loaded`` it has what a process has loaded, by its file or its log, and follows the schema."""
     env = {"CLOUDIMPORT_LOADED": str(curator.folder / "loaded.json"), "CLOUDIMPORT_LOG": "1"}
-    code = f"import cloudimport; cloudimport.install(lock={str(curator.folder / 'cloudimport.lock')!r}); import left"
+    lock = str(curator.folder / "cloudimport.lock")
+    code = f"import cloudimport; cloudimport.install(lock={lock!r}); import left"
     ran = Runner(curator.folder / "home").run(code, env=env)
     ran.ok()
     (curator.folder / "log.txt").write_text(f"START\n{ran.stderr}END\n")

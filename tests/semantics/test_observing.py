@@ -145,8 +145,8 @@ def test_a_namespace_that_cloudwatch_refuses(world: World, namespace: str) -> No
 
 
 def test_what_went_to_disk(world: World) -> None:
-    """`stats()` says what a cold start has put on the disk: files of the site tree and cached blocks, of which
-    there are never more than `cache_limit`; a warm start writes nothing.
+    """`stats()` says what a cold start has put on the disk: files of the site tree and cached blocks, of
+    which there are never more than `cache_limit`; a warm start writes nothing.
     """
     script = """
         import demo, left

@@ -85,8 +85,8 @@ def test_it_never_goes_back() -> None:
 
 
 def test_a_stopped_process(tmp_path: Path) -> None:
-    """A read whose process is stopped for longer than its deadline goes on when it is continued: an answer that
-    came meanwhile is taken.
+    """A read whose process is stopped for longer than its deadline goes on when it is continued: an answer
+    that came meanwhile is taken.
     """
     code = """
         import sys
