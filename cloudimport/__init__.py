@@ -18,6 +18,7 @@ from cloudimport.errors import (
     DeniedError,
     FetchError,
     FormatError,
+    NoSpaceError,
     NotPublishedError,
     SignatureError,
     UnreachableError,
@@ -40,6 +41,7 @@ __all__ = [
     "DeniedError",
     "FetchError",
     "FormatError",
+    "NoSpaceError",
     "NotPublishedError",
     "SignatureError",
     "UnreachableError",
@@ -47,6 +49,7 @@ __all__ = [
     "YankedWarning",
     "__version__",
     "install",
+    "loaded",
     "stats",
     "uninstall",
 ]
@@ -92,12 +95,24 @@ def uninstall() -> None:
 def stats() -> dict[str, float]:
     """Return what was fetched since ``install``: ``requests``, ``round_trips``, ``bytes_fetched``, …
 
-    ``bytes_…`` are bytes, ``wait_seconds`` seconds; empty when nothing is installed.
+    ``bytes_…`` are bytes, ``wait_seconds`` seconds; empty when nothing is installed. What went to disk are
+    ``bytes_written`` (files) and ``bytes_cached`` (blocks), of which at most ``cache_limit`` are kept.
     """
     from cloudimport import bootstrap
 
     environment = bootstrap.current()
     return environment.stats() if environment else {}
+
+
+def loaded() -> dict[str, str]:
+    """Return which packages this process has loaded: ``name==version``, with the digest of its content.
+
+    A package counts from its first import on (of one that failed, too), and in children not. What a digest
+    covers is in docs/format.md, section 5; ``shelf sbom --loaded`` makes a bill of materials of it.
+    """
+    from cloudimport import bootstrap
+
+    return bootstrap.loaded()
 
 
 if not TYPE_CHECKING:  # else no misspelt name would be an error to type checkers

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from cloudimport.format.lock import BootRange
     from cloudimport.importer.bursts import Bursts
+    from cloudimport.observing import Observer
     from cloudimport.tracing import Recorder
 
 #: What is kept where no pin is yanked (docs/format.md, section 4), and where the shelf did not say.
@@ -61,6 +62,8 @@ _NOTHING_YANKED = (b'{"format":1,"kind":"status","yanked":{}}', b"")
 #: How often the shelf's status is tried to be had, until when (seconds), and how long after the first import
 #: the background begins to look whether it may be asked for (seconds).
 _STATUS_ATTEMPTS, _STATUS_DEADLINE, _STATUS_PAUSE = 2, 10.0, 0.25
+#: How long after the first import it begins to be looked whether imports are through (seconds).
+_OBSERVING_PAUSE = 0.05
 
 
 class Environment:
@@ -107,12 +110,17 @@ class Environment:
         return self._parts.counting.url
 
     def stats(self) -> dict[str, float]:
-        """Return counts since ``install``; bytes are bytes on the wire, ``wait_seconds`` seconds."""
+        """Return counts since ``install``: ``bytes_fetched`` on the wire, ``wait_seconds`` in seconds.
+
+        To disk went ``bytes_written`` (files of the site tree) and ``bytes_cached`` (blocks, and the index),
+        of which no more than ``cache_limit`` are kept.
+        """
         counting = self._parts.counting
         found = {
             "requests": counting.requests,
             "bytes_fetched": counting.bytes,
             **self._parts.counters.snapshot(),
+            "cache_limit": self._parts.settings.cache_bytes,
         }
         for name, count in self._helper.counts().items() if self._helper else ():
             found[name] += count
@@ -138,8 +146,13 @@ class _Parts:
             from cloudimport.sources.timing import Timing
 
             inner = Timing(self.counting, self.recorder.requested)
+        if settings.watching is not None and settings.watching.reads:
+            from cloudimport.observing import fetched
+            from cloudimport.sources.timing import Timing
+
+            inner = Timing(inner, fetched)
         self._inner = inner
-        self.source: Source = Retrying(inner, config.attempts, config.deadline)
+        self.source: Source = Retrying(inner, config.attempts, config.deadline, config.patience)
         if settings.shared:
             from cloudimport.sources.shared import Shared
 
@@ -149,7 +162,8 @@ class _Parts:
         self.cache = BlockCache(self.hot, disk, self.counters)
         self.fetcher = Fetcher(self.source, self.cache, self.counters)
         self.fetcher.watch = self.recorder
-        self.bursts = _bursts() if settings.hold_gc else None
+        is_timed = settings.watching is not None
+        self.bursts = _bursts(settings.hold_gc) if settings.hold_gc or is_timed else None
         self.index: EnvironmentIndex
         self.tree: SiteTree
 
@@ -234,10 +248,10 @@ class _Parts:
             self.bursts.forget()
 
 
-def _bursts() -> Bursts:
+def _bursts(holds: bool) -> Bursts:
     from cloudimport.importer.bursts import Bursts
 
-    return Bursts()
+    return Bursts(holds)
 
 
 def _recorder(path: str) -> Recorder:
@@ -259,6 +273,7 @@ def install(
     local: Iterable[str] | None = None,
 ) -> Environment:
     """Install the environment of a lockfile or requirements file; see ``cloudimport.install``."""
+    began = time.monotonic()
     inherited = _current if _current is not None and _current._inherited else None
     try:
         settings = settings_module.resolve(requirements_file, shelf, lock, cache, local=local)
@@ -297,8 +312,9 @@ def install(
 
             told = heed(parts.pins(), parts.counting.url, settings, known, asked)
         environment = _activate(parts, ref, target)
-        if settings.yanked == "warn" and not is_good and parts.recorder is None:
-            environment._finder.before_first(lambda: _begin_asking(environment, told))
+        if not is_good:
+            _ask_later(environment, told)
+        _observe(environment, time.monotonic() - began)
         return environment
     finally:
         if _current is None or _current._parts is not parts:
@@ -315,15 +331,54 @@ def _known_status(parts: _Parts) -> tuple[bytes, bool]:
     return data, is_answer and 0 <= age < settings.status_seconds
 
 
-def _begin_asking(environment: Environment, told: set[Pin]) -> None:
-    """Have the shelf asked for yanked pins, in the background and after the imports that now begin."""
+def _ask_later(environment: Environment, told: set[Pin]) -> None:
+    """Have the shelf asked for yanked pins, if that is only for a warning."""
+    parts = environment._parts
+    if parts.settings.yanked == "warn" and parts.recorder is None:
+        environment._finder.before_first(lambda: _aside(_ask, environment, told))
+
+
+def _aside(what: Callable[..., None], *arguments: Any) -> None:
+    """Do something in the background, after the imports that now begin."""
     try:
-        start_new_thread(_ask, (environment, told))
+        start_new_thread(what, arguments)
     except RuntimeError:
-        pass  # "can't start new thread": another process asks
+        pass  # "can't start new thread": another process asks, and what is told is told at the end
+
+
+def _observe(environment: Environment, installing: float) -> None:
+    """Have it told, if that is wanted, what the cold start was like; ``install()`` took so many seconds."""
+    if environment._parts.settings.watching is None:
+        return
+    import atexit
+
+    made: list[Observer] = []
+    owner = os.getpid()
+
+    def observer() -> Observer:
+        from cloudimport.observing import Observer
+
+        parts = environment._parts
+        assert parts.settings.watching is not None
+        assert parts.bursts is not None
+        if not made:
+            tells = parts.settings.watching, parts.settings.environ, parts.tree, environment.shelf
+            made.append(Observer(*tells, parts.bursts, environment.stats, installing))
+        return made[0]
+
+    def watch() -> None:
+        try:
+            time.sleep(_OBSERVING_PAUSE)  # before anything is loaded for it
+            observer().watch(environment._parts.fetcher, lambda: environment is not _current)
+        except Exception:  # noqa: BLE001
+            pass  # nobody waits for it, and a process that ends takes modules away
+
+    environment._finder.before_first(lambda: _aside(watch) if os.getpid() == owner else None)
+    atexit.register(lambda: observer().at_exit() if os.getpid() == owner else None)
 
 
 def _ask(environment: Environment, told: set[Pin]) -> None:
+    """Have the shelf asked for yanked pins."""
     try:
         time.sleep(_STATUS_PAUSE)  # before anything is loaded for it
         from cloudimport.yanked import ask_later
@@ -468,6 +523,15 @@ def uninstall() -> None:
     environment._parts.fetcher.close()
     if environment._held is not None:
         os.close(environment._held)
+
+
+def loaded() -> dict[str, str]:
+    """Return what was loaded of the installed environment; see ``cloudimport.loaded``."""
+    if _current is None:
+        return {}
+    from cloudimport import observing
+
+    return observing.loaded(_current._parts.tree)
 
 
 def current() -> Environment | None:

@@ -211,7 +211,7 @@ def fetched_index(
     path = _index_path(cache_root, ref)
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        write_atomically(path, data, frame(data, ref.digest))
+        _keep(path, data, ref.digest, counters)
     except OSError:
         pass  # without a cache on disk the next process fetches it again
     return index
@@ -272,9 +272,16 @@ class _Columns:
         path = f"{self._path}-{build}"
         data = marshal.dumps(columns)
         try:
-            write_atomically(path, data, frame(data, os.path.basename(path)))
+            _keep(path, data, os.path.basename(path), self._counters)
         except OSError:
             pass
+
+
+def _keep(path: str, data: bytes, name: str, counters: Counters) -> None:
+    """Write a framed file, and count its bytes. Raises OSError."""
+    trailer = frame(data, name)
+    write_atomically(path, data, trailer)
+    counters.add("bytes_cached", len(data) + len(trailer))
 
 
 def _checked(index: EnvironmentIndex, target: str) -> EnvironmentIndex:

@@ -99,3 +99,17 @@ class CorruptError(FetchError):
         super().__init__(message, key=key, package=package)
         self.expected = expected
         self.actual = actual
+
+
+class NoSpaceError(CloudImportError, ImportError):
+    """A native file, which has to be on a disk, has no room there, even without the cached blocks.
+
+    ``path`` is the file, ``needed`` its size and ``free`` what is free there in bytes, ``package`` the
+    ``name==version`` that needs it.
+    """
+
+    def __init__(self, message: str, *, package: str = "", needed: int = 0, free: int = 0) -> None:
+        super().__init__(message)
+        self.package = package
+        self.needed = needed
+        self.free = free

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
-#: What is counted; ``wait_seconds``, beside these, is the time that imports waited for the network.
+#: What is counted; ``wait_seconds``, beside these, is the time that imports waited for the network. To disk
+#: go ``bytes_written`` (files of the site tree) and ``bytes_cached`` (blocks, and the index).
 NAMES = (
     "round_trips",
     "bytes_shared",
@@ -18,6 +19,7 @@ NAMES = (
     "cache_repairs",
     "files_written",
     "bytes_written",
+    "bytes_cached",
 )
 
 

@@ -33,6 +33,10 @@ _MEMORY_BYTES = 32 << 20
 _DEADLINE = 60.0
 #: Default number of seconds for which what is known of yanked pins is good.
 _STATUS_SECONDS = 300.0
+#: Log levels by Lambda's names ("Setting log levels", AWS Lambda developer guide).
+_LEVELS = {"TRACE": 5, "DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40, "FATAL": 50}
+#: Characters of a namespace of metrics (MetricDatum, Amazon CloudWatch API reference).
+_LONGEST_NAMESPACE = 255
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -67,6 +71,20 @@ class Settings(NamedTuple):
     status_seconds: float = _STATUS_SECONDS
     #: Whether an environment is refused, too, when the shelf does not say which pins are yanked.
     needs_status: bool = False
+    #: What is said of a cold start, and how; see ``cloudimport.observing``.
+    watching: Watching | None = None
+
+
+class Watching(NamedTuple):
+    """What is said of a cold start, once its imports are through."""
+
+    #: Whether there is a line on standard error, and one more for each read of the store.
+    line: bool
+    reads: bool
+    #: Namespace of the metrics in the line, "" for none.
+    metrics: str
+    #: A file that gets what was loaded, "" for none.
+    loaded: str
 
 
 def resolve(
@@ -103,6 +121,7 @@ def resolve(
         _path(environ.get("CLOUDIMPORT_SHARED")),
         _roots(environ.get("CLOUDIMPORT_ROOT", "")),
         *_status(environ),
+        _watching(environ),
     )
 
 
@@ -128,6 +147,27 @@ def _status(environ: Mapping[str, str]) -> tuple[str, float, bool]:
             f"CLOUDIMPORT_STATUS_UNKNOWN=refuse needs CLOUDIMPORT_YANKED=refuse, which is {yanked!r}"
         )
     return yanked, seconds, unknown == "refuse"
+
+
+def _watching(environ: Mapping[str, str]) -> Watching | None:
+    """Return what is to be said of a cold start, None for nothing. Raises ConfigurationError."""
+    metrics, loaded = environ.get("CLOUDIMPORT_METRICS", "").strip(), environ.get("CLOUDIMPORT_LOADED")
+    if metrics.startswith("AWS/") or len(metrics) > _LONGEST_NAMESPACE:
+        raise ConfigurationError(f"CLOUDIMPORT_METRICS={metrics!r} is no namespace that CloudWatch takes")
+    wanted = _switch(environ, "CLOUDIMPORT_LOG", "1" if metrics or in_lambda(environ) else "0")
+    level = _level(environ)
+    line = wanted and (level <= _LEVELS["INFO"] or bool(metrics))
+    reads = wanted and level <= _LEVELS["DEBUG"]
+    return Watching(line, reads, metrics, _path(loaded)) if line or loaded else None
+
+
+def _level(environ: Mapping[str, str]) -> int:
+    """Return the log level: Lambda's variable, or ours over it. Raises ConfigurationError."""
+    text = environ.get("CLOUDIMPORT_LOG_LEVEL", "").strip()
+    if text.upper() not in ("", *_LEVELS):
+        raise ConfigurationError(f"CLOUDIMPORT_LOG_LEVEL={text!r} is none of {', '.join(_LEVELS)}")
+    given = text or environ.get("AWS_LAMBDA_LOG_LEVEL", "").strip()
+    return _LEVELS.get(given.upper(), _LEVELS["INFO"])
 
 
 def _path(text: str | None) -> str:

@@ -27,6 +27,7 @@ from cloudimport.format.status import Status
 from cloudimport.ids import Pin
 from cloudimport.settings import Settings
 from cloudimport.sources.base import Source
+from cloudimport.sources.clock import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ _MOST = 4 << 20
 #: Imports are through when for so long (seconds) none has come and nothing is fetched; how often it is
 #: looked for that before it is asked all the same.
 _QUIET, _LOOKS = 0.25, 40
+#: Seconds between looks whether the process was suspended while the answer was waited for.
+_LOOK = 1.0
 #: What ``warnings.warn`` is to point at in ``heed``: the caller of ``cloudimport.install``.
 _CALLER = 5
 
@@ -85,7 +88,10 @@ class Asked:
 
     def wait(self, seconds: float) -> bytes:
         """Return the answer. Raises a FetchError, also if it is not there in time, or FormatError."""
-        if not self._came.acquire(timeout=seconds):
+        until = clock.now() + seconds
+        while not self._came.acquire(timeout=min(_LOOK, max(0.0, until - clock.now()))):
+            if clock.now() < until:
+                continue
             where = f"{self._source.url}/{keys.STATUS}"
             raise UnreachableError(f"{where} did not come within {seconds:g} seconds", key=keys.STATUS)
         if self._error is not None:

@@ -77,12 +77,49 @@ def pick_target(lock: Lock, wanted: str) -> str:
     return usable[0]
 
 
-def write_sbom(lock: Lock, target: str, shelf: str, environ: Mapping[str, str]) -> str:
-    """Return the bill of materials of a lock's environment for a target: CycloneDX JSON.
+class Loaded(NamedTuple):
+    """What a process has loaded, by its own record: content digests by ``name==version``."""
 
-    The same lock gives the same bytes. Raises a FetchError, FormatError or ConfigurationError.
+    environment: str
+    target: str
+    pins: Mapping[str, str]
+
+
+def read_loaded(text: str, where: str) -> Loaded:
+    """Return what was loaded: from the file of ``CLOUDIMPORT_LOADED``, or a log that has cold-start lines.
+
+    Of several the last one counts. Raises FormatError.
+    """
+    found = [record for line in text.splitlines() if (record := _record(line)) is not None]
+    if not found:
+        raise FormatError(f"{where} has no record of what was loaded: see docs/observing.md")
+    pins = {str(pin): str(digest) for pin, digest in found[-1]["loaded"].items()}
+    return Loaded(str(found[-1].get("environment")), str(found[-1].get("target")), pins)
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """Return a line's JSON if it tells what was loaded; a log's lines may have a time and more before it."""
+    try:
+        record = json.loads(line[line.index("{") :])
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("loaded"), dict) else None
+
+
+def write_sbom(
+    lock: Lock, target: str, shelf: str, environ: Mapping[str, str], loaded: Loaded | None = None
+) -> str:
+    """Return the bill of materials of a lock's environment for a target, or of what of it was ``loaded``.
+
+    CycloneDX JSON; the same lock gives the same bytes. Raises a FetchError, FormatError or
+    ConfigurationError.
     """
     ref = lock.targets[target]
+    if loaded is not None and (loaded.environment, loaded.target) != (ref.digest, target):
+        raise ConfigurationError(
+            f"what was loaded is of environment {loaded.environment[:12]} for {loaded.target}, the lock's "
+            f"for {target} is {ref.digest[:12]}: use the lockfile that the process had"
+        )
     with closing(open_source(shelf, SourceConfig(environ=environ))) as source:
         data = read_record(source, keys.environment_index(ref.digest), ref)
         builds = EnvironmentIndex(data, ref).builds
@@ -90,8 +127,22 @@ def write_sbom(lock: Lock, target: str, shelf: str, environ: Mapping[str, str]) 
             parts = list(pool.map(lambda one: _read(source, one.pin, one.content, target), builds))
     listed = pins.for_target(parse_lines(lock.requirements), Target.parse(target))
     needs = check({part.pin: part.built.content for part in parts}, listed, Target.parse(target)).needs
-    bom = _bom(parts, needs, ref.digest, target)
+    if loaded is not None:
+        parts = _among(parts, loaded.pins)
+        needs = {
+            part.pin: [one for one in needs.get(part.pin, ()) if str(one) in loaded.pins] for part in parts
+        }
+    bom = _bom(parts, needs, ref.digest, target, "" if loaded is None else "".join(sorted(loaded.pins)))
     return make_outputter(bom, OutputFormat.JSON, _SCHEMA).output_as_string(indent=2) + "\n"
+
+
+def _among(parts: Sequence[Part], loaded: Mapping[str, str]) -> list[Part]:
+    """Return the parts that were loaded. Raises FormatError for what is none of them, byte for byte."""
+    contents = {str(part.pin): part.built.content_digest for part in parts}
+    strangers = [pin for pin, digest in loaded.items() if contents.get(pin) != digest]
+    if strangers:
+        raise FormatError(f"loaded were {', '.join(strangers)}, with other contents than the shelf has")
+    return [part for part in parts if str(part.pin) in loaded]
 
 
 def _read(source: Source, pin: Pin, content: str, target: str) -> Part:
@@ -116,7 +167,10 @@ def _metadata(source: Source, built: Built) -> RawMetadata:
     return {}
 
 
-def _bom(parts: Sequence[Part], needs: Mapping[Pin, Collection[Pin]], index: str, target: str) -> Bom:
+def _bom(
+    parts: Sequence[Part], needs: Mapping[Pin, Collection[Pin]], index: str, target: str, named: str
+) -> Bom:
+    """Return the bill; ``named`` tells one of a part of the environment from others."""
     components = {part.pin: _component(part) for part in parts}
     whole = Component(
         name="environment",
@@ -129,7 +183,7 @@ def _bom(parts: Sequence[Part], needs: Mapping[Pin, Collection[Pin]], index: str
     metadata = BomMetaData(
         component=whole, tools=ToolRepository(components=[tool]), timestamp=_published(parts)
     )
-    serial = uuid.uuid5(uuid.NAMESPACE_URL, f"cloudimport:{index}")
+    serial = uuid.uuid5(uuid.NAMESPACE_URL, f"cloudimport:{index}{named}")
     bom = Bom(components=components.values(), metadata=metadata, serial_number=serial)
     bom.register_dependency(whole, [components[pin] for pin in _roots(list(components), needs)])
     for pin, component in components.items():

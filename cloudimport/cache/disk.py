@@ -294,6 +294,7 @@ class DiskBlocks:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             _clear_way(path)
             write_atomically(path, data, trailer)
+        self._counters.add("bytes_cached", len(data) + len(trailer))
 
     def _account(self, added: int) -> None:
         """Count what was added; look at the folder first, and again from time to time."""

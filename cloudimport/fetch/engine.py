@@ -22,6 +22,7 @@ from cloudimport.format.index import BlockRef
 from cloudimport.format.keys import package_of
 from cloudimport.format.records import sha256
 from cloudimport.sources.base import Source
+from cloudimport.sources.clock import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -250,11 +251,11 @@ class Fetcher:
 
     def _timed(self, get: Callable[[BlockRef], _T], ref: BlockRef) -> _T:
         """Return what ``get`` does, counting the time as waited for the network."""
-        began = time.monotonic()
+        began, running = time.monotonic(), clock.now()
         try:
             return get(ref)
         finally:
-            self._counters.add("wait_seconds", time.monotonic() - began)
+            self._counters.add("wait_seconds", clock.now() - running)
             if self.watch is not None:
                 self.watch.waited(ref, began)
 

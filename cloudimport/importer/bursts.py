@@ -1,6 +1,7 @@
-"""Garbage collection held back while a package is imported, where that is asked for (docs/decisions/0017).
+"""The time that imports take, and garbage collection held back meanwhile, where either is asked for.
 
-An import makes objects that stay; collections in its course visit them again and again and find nothing.
+An import makes objects that stay; collections in its course visit them again and again and find nothing
+(docs/decisions/0017).
 The end of an import has no hook, but importlib marks a spec as ``_initializing`` before it runs the module
 and unmarks it afterwards, whatever happens: the spec of the outermost module hears that, and is an ordinary
 one again from then on. Import budget: ``gc``.
@@ -12,6 +13,8 @@ import gc
 from _thread import RLock, get_ident
 from importlib.machinery import ModuleSpec
 
+from cloudimport.sources.clock import clock
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -21,9 +24,15 @@ _OBJECTS = 200_000
 
 
 class Bursts:
-    """Holds collection back from the first import that begins until the last one ends. Thread-safe."""
+    """Hears of imports from the first that begins until the last one ends. Thread-safe.
 
-    def __init__(self) -> None:
+    ``seconds``: how long they took, those that are under way aside.
+    """
+
+    def __init__(self, holds: bool = True) -> None:
+        """``holds``: whether collection is held back."""
+        self._holds = holds
+        self.seconds = self._since = 0.0
         # Reentrant: a signal handler may import while this thread holds it.
         self._lock = RLock()
         #: Threads that import, and how many imports each is in the midst of.
@@ -32,7 +41,7 @@ class Bursts:
         self._ours = (0, 0, 0)
 
     def watch(self, spec: ModuleSpec) -> None:
-        """Hold collection back while ``spec``'s module is run, unless it is held back already."""
+        """Hear of it when ``spec``'s module is run, unless an import is under way already."""
         if not self._inside:
             spec.__class__ = _Outermost
             spec.__dict__["_bursts"] = self
@@ -41,10 +50,10 @@ class Bursts:
         """Hear that an import begins."""
         with self._lock:
             me = get_ident()
-            threshold = gc.get_threshold()
-            if not self._inside and 0 < threshold[0] < _OBJECTS:
-                self._before, self._ours = threshold, (_OBJECTS, *threshold[1:])
-                gc.set_threshold(*self._ours)
+            if not self._inside:
+                self._since = clock.now()
+                if self._holds:
+                    self._hold()
             self._inside[me] = self._inside.get(me, 0) + 1
 
     def end(self) -> None:
@@ -53,11 +62,23 @@ class Bursts:
             me = get_ident()
             left = self._inside.get(me, 0) - 1
             if left <= 0 and self._inside.keys() <= {me}:
+                self.seconds += clock.now() - self._since
                 self._release()
             if left > 0:
                 self._inside[me] = left
             else:
                 self._inside.pop(me, None)
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether an import is under way."""
+        return bool(self._inside)
+
+    def _hold(self) -> None:
+        threshold = gc.get_threshold()
+        if 0 < threshold[0] < _OBJECTS:
+            self._before, self._ours = threshold, (_OBJECTS, *threshold[1:])
+            gc.set_threshold(*self._ours)
 
     def _release(self) -> None:
         before, self._before = self._before, None

@@ -16,6 +16,8 @@ from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoade
 from types import CodeType, ModuleType
 
 from cloudimport.format.index import Module, Section
+from cloudimport.ids import Pin
+from cloudimport.site.room import is_full, no_space
 from cloudimport.site.tree import SiteTree
 
 TYPE_CHECKING = False
@@ -25,13 +27,17 @@ if TYPE_CHECKING:
 _MAGIC = MAGIC_NUMBER.hex()
 
 
-class _FromTree:
+class FromTree:
     """What the loaders share: the module's place in the index."""
 
     def __init__(self, name: str, path: str, tree: SiteTree, section: Section, module: Module) -> None:
         # Not by the base class: its initialiser makes the file be there (cloudimport.site.patches).
         self.name, self.path = name, path
         self._tree, self._section, self._module = tree, section, module
+
+    def pin_in(self, tree: SiteTree) -> Pin | None:
+        """Return the pin whose module it loads, None if that is of another environment."""
+        return self._section.pin if tree is self._tree else None
 
     def get_data(self, path: str) -> bytes:
         """Return the bytes of a file, of the environment or not. Raises OSError or a FetchError."""
@@ -44,7 +50,7 @@ class _FromTree:
             return file.read()
 
 
-class ShelfSourceLoader(_FromTree, SourceFileLoader):  # type: ignore[misc]  # typeshed: abc and machinery differ
+class ShelfSourceLoader(FromTree, SourceFileLoader):  # type: ignore[misc]  # typeshed: abc and machinery differ
     """Loads a source module: its code object from the shelf's bytecode when that fits this interpreter."""
 
     def get_code(self, fullname: str) -> CodeType | None:
@@ -70,7 +76,7 @@ class ShelfSourceLoader(_FromTree, SourceFileLoader):  # type: ignore[misc]  # t
         """Bytecode is never written: the shelf has it."""
 
 
-class ShelfBytecodeLoader(_FromTree, SourcelessFileLoader):
+class ShelfBytecodeLoader(FromTree, SourcelessFileLoader):
     """Loads a module that its distribution ships, or its publisher has left, as bytecode only."""
 
     def get_code(self, fullname: str) -> CodeType | None:
@@ -94,7 +100,7 @@ class ShelfBytecodeLoader(_FromTree, SourcelessFileLoader):
         return code
 
 
-class ShelfExtensionLoader(_FromTree, ExtensionFileLoader):
+class ShelfExtensionLoader(FromTree, ExtensionFileLoader):
     """Loads an extension module from the site tree, what it needs first."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
@@ -103,6 +109,8 @@ class ShelfExtensionLoader(_FromTree, ExtensionFileLoader):
         try:
             path = self._tree.extension(self._section, self._module)
         except OSError as error:
+            if is_full(error):
+                raise no_space(self._section, self._module.file, error) from error
             raise ImportError(
                 f"{self._section.pin}: {self.path} cannot be written, nor can a temporary folder "
                 f"({error.strerror or error}): set CLOUDIMPORT_CACHE or TMPDIR to a folder with room",

@@ -22,6 +22,7 @@ from os import utime as _utime
 
 from cloudimport.format.index import BlockRef, Section
 from cloudimport.site.files import makedirs
+from cloudimport.site.room import is_full
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ _PIECE = 256 << 10
 class _File:
     """One file under its temporary name."""
 
-    def __init__(self, section: Section, file: int, temporary: str) -> None:
+    def __init__(self, section: Section, file: int, temporary: str, make_room: Callable[[int], bool]) -> None:
         """Make the file, as large as it will be. Raises OSError."""
+        self._make_room = make_room
         self.section, self.file, self.temporary = section, file, temporary
         self.is_closed = self.is_placed = False
         try:  # without a name, it goes with the process, however that ends
@@ -96,8 +98,13 @@ class _File:
 
     def _write(self, view: memoryview, at: int) -> None:
         while view:
-            written = os.pwrite(self.fd, view, at)
-            view, at = view[written:], at + written
+            try:
+                written = os.pwrite(self.fd, view, at)
+            except OSError as error:
+                if not is_full(error) or not self._make_room(len(view)):
+                    raise
+            else:
+                view, at = view[written:], at + written
 
     def _catch_up(self) -> None:
         """Take into the digest what has become whole from its beginning."""
@@ -148,11 +155,14 @@ class Growing:
         temporaries: str,
         may_place: Callable[[Section, int], bool],
         on_placed: Callable[[Section, int], None],
+        make_room: Callable[[int], bool],
     ) -> None:
         """Files go below ``prefix``, by way of the folder ``temporaries``, if ``may_place`` still says so.
 
-        ``on_placed`` hears of each, in whatever thread.
+        ``on_placed`` hears of each, in whatever thread; ``make_room`` frees so many bytes of a full disk, and
+        says whether it did.
         """
+        self._make_room = make_room
         self._prefix, self._temporaries = prefix, temporaries
         self._may_place, self._on_placed = may_place, on_placed
         self._files: dict[tuple[int, int], _File] = {}
@@ -168,7 +178,7 @@ class Growing:
             if key in self._files or key in self._placed or len(self._files) >= _MOST:
                 return
             try:
-                made = _File(section, file, f"{self._temporaries}/{os.urandom(8).hex()}.tmp")
+                made = _File(section, file, f"{self._temporaries}/{os.urandom(8).hex()}.tmp", self._make_room)
             except OSError:
                 return
             self._files[key] = made
@@ -204,6 +214,18 @@ class Growing:
         if found is not None:
             with found.lock:
                 self._drop(found)
+
+    def give_up(self) -> bool:
+        """Give up the files that nobody is writing to just now; returns whether there were any."""
+        freed = False
+        for found in list(self._files.values()):
+            if found.lock.acquire(blocking=False):  # two that wait for one another's would wait for ever
+                try:
+                    self._drop(found)
+                finally:
+                    found.lock.release()
+                freed = True
+        return freed
 
     def forget(self) -> None:
         """In a forked child: the files are the parent's."""

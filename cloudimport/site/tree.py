@@ -17,6 +17,7 @@ import os
 import sys
 from os import lstat as _lstat
 from os import open as _open
+from os import unlink as _unlink
 
 from cloudimport.errors import CorruptError
 from cloudimport.events import Counters
@@ -26,6 +27,7 @@ from cloudimport.format.records import sha256
 from cloudimport.site.ahead import Ahead
 from cloudimport.site.files import makedirs, mkdir, place, status_of, touch, with_interpreter
 from cloudimport.site.growing import Growing
+from cloudimport.site.room import full, is_full, is_same_disk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class SiteTree:
         self._stats_left: dict[int, int] = {}
         self._ahead = Ahead(index, fetcher, self._lacks)
         self._temporary = temporary
-        self._growing = Growing(self.prefix, self._state, self._may_grow, self._count)
+        self._growing = Growing(self.prefix, self._state, self._may_grow, self._count, fetcher.free)
         fetcher.growing = self._growing
         #: Files that could not be written in their place, and where they are instead.
         self._elsewhere: dict[str, str] = {}
@@ -108,6 +110,11 @@ class SiteTree:
             mkdir(self.prefix + name)
         touch(marker)
         return True
+
+    @property
+    def active(self) -> list[int]:
+        """The builds of which code was asked for."""
+        return list(self._active)
 
     def forget(self) -> None:
         """In a forked child: drop what belongs to the parent."""
@@ -286,7 +293,7 @@ class SiteTree:
         path = self.prefix + section.paths[file]
         if path not in self._elsewhere:
             folder = self._temporary()
-            if not folder:
+            if not folder or (is_full(reason) and is_same_disk(folder, path)):
                 raise reason
             other = f"{folder}/site/{section.paths[file]}"
             makedirs(other.rpartition("/")[0])
@@ -322,8 +329,18 @@ class SiteTree:
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
-            places = [self._fill_elsewhere(s, f, error) for s, f in files]
+            places = self._fill_all_elsewhere(files, error)
         return places[-1]
+
+    def _fill_all_elsewhere(self, files: list[tuple[Section, int]], reason: OSError) -> list[str]:
+        """Write files that find one another by their places elsewhere, all or none of them."""
+        before = set(self._elsewhere)
+        try:
+            return [self._fill_elsewhere(section, file, reason) for section, file in files]
+        except OSError:
+            for path in self._elsewhere.keys() - before:
+                _unlink(self._elsewhere.pop(path))
+            raise
 
     def is_changed(self, section: Section, file: int) -> bool:
         """Whether this process, having got the file, sees another one in its place, or none."""
@@ -346,17 +363,24 @@ class SiteTree:
             data = with_interpreter(data, sys.executable)
         mode = 0o755 if file in section.executable else 0o644
         temporaries = self._state if path.startswith(self.prefix) else path.rpartition("/")[0]
-        try:
-            place(temporaries, path, data, mode, section.stamp(file))
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._fetcher.free(len(data)):
-                raise
-            place(temporaries, path, data, mode, section.stamp(file))
+        while True:
+            try:
+                place(temporaries, path, data, mode, section.stamp(file))
+                break
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                if not self._make_room(len(data)):
+                    raise full(error, path, len(data)) from error
         self._count(section, file)
         if section.kinds[file] == "n":
             for ref, _, _ in section.pieces(section.extents[file]):
                 if ref.exclusive:  # its bytes are in the tree now, and need not be kept twice
                     self._fetcher.drop(ref)
+
+    def _make_room(self, wanted: int) -> bool:
+        """Give up what can be fetched again for a file that is needed now; returns whether that was any."""
+        return self._fetcher.free(wanted) or self._growing.give_up()
 
     def _checked(self, section: Section, file: int) -> bytes:
         """Return a file's bytes; a native file is checked as a whole too, before it runs."""

@@ -40,7 +40,9 @@ class SourceConfig(NamedTuple):
     read_timeout: float = 15.0
     #: Limit of one read with all its attempts.
     deadline: float = 60.0
+    #: At least so many attempts, and more until so many seconds have gone.
     attempts: int = 5
+    patience: float = 8.0
     #: AWS profile, chosen on purpose: wins over keys in the environment. Else AWS_PROFILE.
     profile: str | None = None
     #: Send unsigned requests: for public buckets.

@@ -24,7 +24,7 @@ def open_source(url: str, config: SourceConfig) -> Source:
     ``url``: a folder's path, ``file://``, ``s3://bucket/prefix``, or any URL that fsspec knows.
     Nothing is connected yet. Raises ConfigurationError in one line for a URL that cannot be one.
     """
-    return Retrying(open_bare(url, config), config.attempts, config.deadline)
+    return Retrying(open_bare(url, config), config.attempts, config.deadline, config.patience)
 
 
 def open_bare(url: str, config: SourceConfig) -> Source:

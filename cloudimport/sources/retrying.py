@@ -9,6 +9,7 @@ import time
 
 from cloudimport.errors import UnreachableError
 from cloudimport.sources.base import Source
+from cloudimport.sources.clock import clock as running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 #: (https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html).
 _BASE = 0.1
 _CAP = 5.0
+#: Seconds that one read may take beside what the deadline bounds: a name's look-up, connecting.
+_BESIDE = 30.0
 
 
 def _random() -> float:
@@ -32,10 +35,11 @@ def _random() -> float:
 class Retrying:
     """Repeats reads that end in a retryable ``UnreachableError``.
 
-    At most ``attempts`` reads, and none begins later than ``deadline`` seconds after the first;
-    between them exponential backoff with full jitter. A store that asks to slow down is asked until the
-    deadline: when very many start at once, that is what lets all of them in. ``CorruptError`` is not its
-    business: who checks the bytes knows how to ask for them again.
+    At least ``attempts`` reads, and more until ``patience`` seconds have gone: a store that is restarted
+    refuses connections at once. None begins later than ``deadline`` seconds after the first; time for which
+    the process was suspended does not count. Between them exponential backoff with full jitter. A store that
+    asks to slow down is asked until the deadline: when very many start at once, that is what lets all of
+    them in. ``CorruptError`` is not its business: who checks the bytes knows how to ask for them again.
     """
 
     def __init__(
@@ -43,15 +47,17 @@ class Retrying:
         source: Source,
         attempts: int = 5,
         deadline: float = 60.0,
+        patience: float = 0.0,
         *,
         sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = running.now,
         random: Callable[[], float] = _random,
     ) -> None:
         self.url = source.url
         self._source = source
         self._attempts = max(1, attempts)
         self._deadline = deadline
+        self._patience = patience
         self._sleep, self._clock, self._random = sleep, clock, random
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
@@ -73,16 +79,21 @@ class Retrying:
         began = self._clock()
         attempt = 1
         while True:
+            since = time.monotonic()
             try:
                 return read()
             except UnreachableError as error:
                 if not error.retryable:
                     raise
+                running.waited(since, self._deadline + _BESIDE)
                 pause = self._random() * min(_CAP, _BASE * 2 ** (attempt - 1))
                 spent = self._clock() - began
-                if (attempt >= self._attempts and not error.throttled) or spent + pause >= self._deadline:
+                is_enough = attempt >= self._attempts and spent >= self._patience and not error.throttled
+                if is_enough or spent + pause >= self._deadline:
                     raise _given_up(error, attempt, spent) from error
+            since = time.monotonic()
             self._sleep(pause)
+            running.waited(since, pause)
             attempt += 1
 
     def close(self) -> None:
@@ -91,6 +102,7 @@ class Retrying:
 
     def forget(self) -> None:
         """Forget in the inner source."""
+        running.forget()
         self._source.forget()
 
 

@@ -40,6 +40,8 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)\Z")
 _MISDIRECTED = ("PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed")
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken")
 _REFUSED = (*_EXPIRED, "AuthorizationHeaderMalformed")
+#: Codes of keys that were replaced: where they came from may have the new ones.
+_OUTDATED = (*_EXPIRED, "InvalidAccessKeyId", "SignatureDoesNotMatch")
 _THROTTLED = ("SlowDown", "Throttling", "ThrottlingException")
 _PASSING = ("RequestTimeout", "InternalError", *_THROTTLED)
 
@@ -154,7 +156,7 @@ class S3Source:
         """Mend what one more request may mend; return the remedy's name, or "" if there is none."""
         if problem.code == "RequestTimeTooSkewed" and "clock" not in mended:
             return "clock" if self._set_clock(response) else ""
-        if problem.code in _EXPIRED and "credentials" not in mended and self._credentials is not None:
+        if problem.code in _OUTDATED and "credentials" not in mended and self._credentials is not None:
             return "credentials" if self._credentials.renew(used) else ""
         if problem.region and "region" not in mended and _is_misdirected(problem):
             return "region" if self._set_region(problem.region) else ""

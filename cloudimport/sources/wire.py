@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import time
 
+from cloudimport.sources.clock import clock
 from cloudimport.sources.reading import hand_out
 
 TYPE_CHECKING = False
@@ -25,6 +26,9 @@ _MAX_BODY = 1 << 30
 #: Bytes that are kept of an error's body. S3's are below 2 KiB.
 _MAX_ERROR = 65536
 _PIECE = 1 << 18
+#: Seconds after which a wait looks whether the process was suspended meanwhile, and after how long a
+#: suspension a connection that says nothing is given up: the other side has not waited.
+_LOOK, _LONG = 1.0, 5.0
 
 
 class HttpError(Exception):
@@ -66,24 +70,45 @@ class Response(NamedTuple):
 
 
 class _Raw(io.RawIOBase):
-    """A socket's incoming bytes under two limits: each silence, and ``until`` for all."""
+    """A socket's incoming bytes under two limits: each silence, and ``until`` for all (running time)."""
 
     def __init__(self, sock: socket.socket, silence: float) -> None:
         super().__init__()
         self._sock = sock
         self._silence = silence
+        self._timeout = -1.0
         self.until = 0.0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        left = self.until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the whole answer took too long")
-        if left < self._silence:
-            self._sock.settimeout(left)
-        return self._sock.recv_into(buffer)
+        silent = 0.0
+        while True:
+            left = self.until - clock.now()
+            if left <= 0:
+                raise TimeoutError("the whole answer took too long")
+            began = time.monotonic()
+            wait = self.set_timeout(min(left, self._silence - silent, _LOOK))
+            try:
+                got = self._sock.recv_into(buffer)
+            except TimeoutError:
+                suspended = clock.waited(began, wait)
+                if suspended > _LONG:
+                    raise TimeoutError(f"the process was suspended for {suspended:.0f} s") from None
+                silent += 0.0 if suspended else wait
+                if silent >= self._silence:
+                    raise
+            else:
+                clock.waited(began, wait)
+                return got
+
+    def set_timeout(self, seconds: float) -> float:
+        """Set the socket's timeout, where it is another one: that takes a system call. Returns it."""
+        if seconds != self._timeout:
+            self._timeout = seconds
+            self._sock.settimeout(seconds)
+        return seconds
 
 
 class Connection:
@@ -141,7 +166,7 @@ class Connection:
         lines = [f"{method} {target} HTTP/1.1", f"host: {host}", *(f"{k}: {v}" for k, v in headers.items())]
         if any("\r" in line or "\n" in line for line in lines):
             raise HttpError("a line break in a request's head", passing=False)
-        self._raw.until = time.monotonic() + self._total
+        self._raw.until = clock.now() + self._total
         self._send_and_wait("\r\n".join((*lines, "\r\n")).encode("latin-1"), host)
         status, reason = 100, ""
         while 100 <= status < 200:
@@ -150,7 +175,7 @@ class Connection:
 
     def _send_and_wait(self, data: bytes, host: str) -> None:
         try:
-            self._sock.settimeout(self._silence)
+            self._raw.set_timeout(self._silence)
             self._sock.sendall(data)
             if not self._reader.peek(1):
                 raise StaleError("end of file")

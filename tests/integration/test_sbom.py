@@ -12,7 +12,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from cloudimport.ids import running_targets
-from tests.support.children import Ran
+from tests.support.children import Ran, Runner
 from tests.support.shelfcommand import run_shelf
 from tests.support.wheels import build_wheel
 
@@ -153,3 +153,39 @@ def test_what_is_wrong_is_said(curator: Curator, arguments: tuple[str, ...], wor
     assert ran.returncode == 1
     assert words in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
+
+
+def test_what_was_loaded(curator: Curator) -> None:
+    """With ``--loaded`` it has what a process has loaded, by its file or its log, and follows the schema."""
+    env = {"CLOUDIMPORT_LOADED": str(curator.folder / "loaded.json"), "CLOUDIMPORT_LOG": "1"}
+    lock = str(curator.folder / "cloudimport.lock")
+    code = f"import cloudimport; cloudimport.install(lock={lock!r}); import left"
+    ran = Runner(curator.folder / "home").run(code, env=env)
+    ran.ok()
+    (curator.folder / "log.txt").write_text(f"START\n{ran.stderr}END\n")
+    text = curator.sbom("--loaded", "loaded.json").ok()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    found = json.loads(text)
+    assert [component["name"] for component in found["components"]] == ["left"]
+    [content] = [row for row in found["components"][0]["properties"] if row["name"] == "cloudimport:content"]
+    assert content["value"] == json.loads((curator.folder / "loaded.json").read_text())["loaded"]["left==2"]
+    assert curator.sbom("--loaded", "log.txt").ok() == text
+    assert found["serialNumber"] != json.loads(curator.sbom().ok())["serialNumber"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("START\n", "has no record of what was loaded"),
+        ('{"loaded": {"left==2": "0"}, "environment": "aa", "target": "TARGET"}', "use the lockfile that"),
+        ('{"loaded": {"left==2": "0"}, "environment": "INDEX", "target": "TARGET"}', "with other contents"),
+    ],
+)
+def test_what_was_not_loaded(curator: Curator, text: str, said: str) -> None:
+    """A record of something else, or none, is an error in one line."""
+    digest = json.loads((curator.folder / "cloudimport.lock").read_text())["targets"][TARGET]["index"][0]
+    (curator.folder / "other").write_text(text.replace("TARGET", TARGET).replace("INDEX", digest))
+    ran = curator.sbom("--loaded", "other")
+    assert ran.returncode != 0
+    assert said in ran.stderr
+    assert len(ran.stderr.strip().splitlines()) == 1

@@ -8,7 +8,19 @@ from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[2] / "docs/semantics.md"
 #: The document's parts, in order.
-PARTS = ("modules", "files", "ccode", "native", "metadata", "namespaces", "processes", "install", "boot")
+PARTS = (
+    "modules",
+    "files",
+    "ccode",
+    "native",
+    "metadata",
+    "namespaces",
+    "processes",
+    "install",
+    "boot",
+    "observing",
+    "confined",
+)
 
 
 def paragraphs() -> dict[str, list[str]]:

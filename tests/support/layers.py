@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -11,8 +12,11 @@ import pytest
 
 from cloudimport.ids import Target
 from lambda_layer.layer import Layer, build
+from tests.support.children import REPOSITORY
+from tests.support.installed import files_of
 from tests.support.runtimes import find_python, running_version
 from tests.support.shelfcommand import publisher_environment
+from tests.support.shelves import write_tree
 
 #: As Lambda has them, from what is at hand.
 MATRIX = ("3.11", "3.12", "3.13")
@@ -44,3 +48,11 @@ def versions() -> list[object]:
     """Return the versions to test with: the running one in the fast sample, Lambda's in the long run."""
     fast = running_version()
     return [fast, *(pytest.param(one, marks=pytest.mark.long) for one in MATRIX if one != fast)]
+
+
+def runtime_layer(folder: Path) -> Path:
+    """Put the runtime of this repository, and its codec for the running interpreter, below a new folder."""
+    write_tree(folder / "python", files_of("backports.zstd"))
+    ignored = shutil.ignore_patterns("__pycache__", "*.c")
+    shutil.copytree(REPOSITORY / "cloudimport", folder / "python" / "cloudimport", ignore=ignored)
+    return folder

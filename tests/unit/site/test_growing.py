@@ -68,8 +68,14 @@ class World:
         self.state.mkdir()
         self.placed: list[int] = []
         self.may = True
+        #: What is answered to who asks for room, one by one; then there is none.
+        self.room: list[bool] = []
         self.growing = Growing(
-            f"{self.root}/", str(self.state), lambda s, f: self.may, lambda s, f: self.placed.append(f)
+            f"{self.root}/",
+            str(self.state),
+            lambda s, f: self.may,
+            lambda s, f: self.placed.append(f),
+            lambda wanted: self.room.pop() if self.room else False,
         )
         for file in range(len(counts)):
             self.growing.begin(self.section, file)
@@ -196,9 +202,40 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "pwrite", full)
     assert world.take(refs[0]) == [False]
     assert os.listdir(world.state) == []
-    other = Growing(f"{tmp_path}/", "/dev/null/nowhere", lambda s, f: True, lambda s, f: None)
+    other = Growing(
+        f"{tmp_path}/", "/dev/null/nowhere", lambda s, f: True, lambda s, f: None, lambda n: False
+    )
     other.begin(world.section, 0)
     assert other.lacking(world.section, 0) == []
+
+
+def test_room_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk somebody else makes room, as often as there is any, and the file grows on."""
+    world = World(tmp_path, 2)
+    refs = [ref for ref, _, _ in world.section.pieces(0)]
+    write, faults = os.pwrite, [1, 1]
+
+    def full_twice(*arguments: object) -> int:
+        if faults:
+            raise OSError(28, "No space left on device", faults.pop())
+        return write(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "pwrite", full_twice)
+    world.room += [True, True]
+    assert world.take(refs[0]) == [True]
+    assert world.take(refs[1]) == [True]
+    assert world.read(0) == world.section.data[0]
+
+
+def test_give_up(tmp_path: Path) -> None:
+    """Files that nobody is writing to can be given up for another one."""
+    world = World(tmp_path, 2, 2)
+    refs = [ref for ref, _, _ in world.section.pieces(0)]
+    world.take(refs[0])
+    assert world.growing.give_up()
+    assert not world.growing.give_up()
+    assert world.take(refs[1]) == [False]
+    assert os.listdir(world.state) == []
 
 
 def test_fork(tmp_path: Path) -> None:

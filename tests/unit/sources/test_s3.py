@@ -214,6 +214,23 @@ def test_expired_credentials_are_renewed_once(folder: Path, make: Make) -> None:
         assert [request.headers["x-amz-security-token"] for request in server.requests] == ["old", "new"]
 
 
+@pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch"])
+def test_keys_that_were_replaced_are_read_again(make: Make, code: str) -> None:
+    """A key that the store does not know, or no longer, is looked up once more where it came from."""
+    environ = {**KEYS, "AWS_ACCESS_KEY_ID": "new"}
+
+    def answer(request: Request) -> Reply:
+        if "Credential=new/" in request.headers["authorization"]:
+            return Reply(body=DATA)
+        return Reply(403, f"<Error><Code>{code}</Code></Error>".encode())
+
+    with HttpServer(answer) as server:
+        source = make(server.endpoint, environ=environ)
+        source._credentials._held = source._credentials.get()._replace(access_key="old")  # type: ignore[union-attr]
+        assert source.read("k") == DATA
+        assert len(server.requests) == 2
+
+
 def test_unsigned_requests_have_no_signature(folder: Path, make: Make) -> None:
     """With ``no_sign`` no credentials are looked for and none are sent."""
     with FaultyServer(folder) as server:

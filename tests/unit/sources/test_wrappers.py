@@ -79,6 +79,19 @@ def test_a_store_that_asks_to_slow_down_is_asked_until_the_deadline(folder: Fold
         _retrying(Faulty(folder, 1, error, times=99), Time(), attempts=3).read("k")
 
 
+def test_patience_with_a_store_that_refuses_at_once(folder: FolderSource) -> None:
+    """Attempts go on until so many seconds have gone, and within the deadline."""
+    time = Time()
+    faulty = Faulty(folder, 1, unreachable(), times=99)
+    with pytest.raises(UnreachableError, match="gave up after"):
+        Retrying(faulty, 5, 60.0, 8.0, sleep=time.sleep, clock=time.clock, random=lambda: 1.0).read("k")
+    assert 8.0 <= time.now - 1000.0 < 13.0
+    again = Time()
+    with pytest.raises(UnreachableError, match="gave up after"):
+        Retrying(faulty, 5, 2.0, 8.0, sleep=again.sleep, clock=again.clock, random=lambda: 1.0).read("k")
+    assert again.now - 1000.0 < 2.0
+
+
 def test_no_attempt_begins_after_the_deadline(folder: FolderSource) -> None:
     """Where the next pause would end after the deadline, it is given up at once."""
     time = Time()
