@@ -27,9 +27,12 @@ from cloudimport.errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, TypeVar
 
     from cloudimport.bootstrap import Environment
+
+    _F = TypeVar("_F", bound=Callable[..., Any])
 
 __version__ = "0.1.0"
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "YankedWarning",
     "__version__",
     "install",
+    "requirements",
     "stats",
     "uninstall",
 ]
@@ -98,3 +102,17 @@ def stats() -> dict[str, float]:
 
     environment = bootstrap.current()
     return environment.stats() if environment else {}
+
+
+def requirements(needs: Mapping[str, str]) -> Callable[[_F], _F]:
+    """Say, as a decorator, what a function needs: ``@cloudimport.requirements({"requests": "2.32.3"})``.
+
+    ``needs`` maps names of packages to a version, a range (``>=2,<3``), or "" for what is on the shelf.
+    ``shelf run FILE`` runs the function in a sandbox of its own, and records what was found for it beside
+    the file. Called as ever, the function has that installed first, unless an environment is.
+
+    Raises ConfigurationError that names each name and version that is none; a call raises as ``install``.
+    """
+    from cloudimport import needing
+
+    return needing.requirements(needs)

@@ -24,7 +24,7 @@ from cloudimport.environments import (
     from_shelf,
     read_lock,
 )
-from cloudimport.errors import ConfigurationError
+from cloudimport.errors import ConfigurationError, SignatureError
 from cloudimport.events import Counters
 from cloudimport.fetch.engine import Fetcher
 from cloudimport.fetch.plan import CONNECTIONS
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from cloudimport.format.lock import BootRange
+    from cloudimport.format.lock import BootRange, Lock
     from cloudimport.importer.bursts import Bursts
     from cloudimport.tracing import Recorder
 
@@ -257,8 +257,12 @@ def install(
     lock: str | None = None,
     cache: str | None = None,
     local: Iterable[str] | None = None,
+    locked: Lock | None = None,
 ) -> Environment:
-    """Install the environment of a lockfile or requirements file; see ``cloudimport.install``."""
+    """Install the environment of a lockfile or requirements file; see ``cloudimport.install``.
+
+    ``locked`` is what ``lock`` says, where that is no lockfile but a record of ``shelf run``.
+    """
     inherited = _current if _current is not None and _current._inherited else None
     try:
         settings = settings_module.resolve(requirements_file, shelf, lock, cache, local=local)
@@ -267,7 +271,10 @@ def install(
             raise
         return inherited  # a child need not find what its parent has found
     targets = running_targets()
-    locked = read_lock(settings) if settings.lock else None
+    if locked is None:
+        locked = read_lock(settings) if settings.lock else None
+    elif settings.roots:
+        raise SignatureError(f"{settings.lock} is not signed, and CLOUDIMPORT_ROOT wants a signature")
     url = (
         settings.shelf or (locked.shelf if locked else "") or settings_module.default_shelf(settings.environ)
     )
