@@ -16,9 +16,9 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol
+from typing import IO, BinaryIO, Protocol
 
 from cloudimport.errors import CloudImportError
 from shelf_tools import leash
@@ -176,7 +176,70 @@ def run(
     return finished
 
 
-#: What ``run`` waits for at the moment, in any thread.
+class Started(subprocess.Popen[bytes]):
+    """A process that runs beside this one, on a leash: ``stop`` ends it, and so does the end of this one."""
+
+    _hold = -1
+    _at_end: Callable[[], None] | None = None
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Have ``call`` made once by ``stop``, when nothing of the process is left."""
+        self._at_end = call
+
+    def stop(self) -> int:
+        """Kill its process group, wait, and return the exit status. May be called again."""
+        with _lock:
+            hold, self._hold = self._hold, -1
+            call, self._at_end = self._at_end, None
+            _running.discard(self)
+        if hold >= 0:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            os.close(hold)
+        status = self.wait()
+        if call is not None:
+            call()
+        return status
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Started:
+    """Start ``argv`` and return it while it runs; who started it has to call ``stop`` in the end.
+
+    ``env`` and descriptors are as for ``run``; a pipe is the caller's to read. Raises ProcessError.
+    """
+    if not shutil.which(argv[0], path=None if env is None else env.get("PATH")):
+        raise ProcessError(f"{argv[0]} cannot be started: there is no such program")
+    held, hold = os.pipe()
+    try:
+        started = Started(
+            [sys.executable, "-I", "-S", leash.__file__, str(held), *argv],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=(held, *pass_fds),
+            start_new_session=True,
+        )
+    except OSError as error:
+        os.close(hold)
+        raise ProcessError(f"{argv[0]} cannot be started: {error.strerror}") from error
+    finally:
+        os.close(held)
+    started._hold = hold
+    with _lock:
+        _running.add(started)
+    _send(hold, marshal.dumps(None if env is None else dict(env)))
+    return started
+
+
+#: What ``run`` waits for at the moment, in any thread, and what ``start`` started.
 _running: set[subprocess.Popen[bytes]] = set()
 _lock = threading.Lock()
 

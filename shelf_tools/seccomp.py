@@ -12,6 +12,7 @@ import os
 import socket
 import stat
 from functools import lru_cache
+from typing import Any
 
 from cloudimport.errors import ConfigurationError
 
@@ -33,9 +34,14 @@ DENIED = tuple(
 _CLONE_NEW = 0x7E020000
 
 
-@lru_cache(maxsize=1)
-def program() -> bytes:
-    """Return the filter as BPF instructions for ``bwrap --seccomp``.
+#: Families of sockets (socket(2)) that a program with a network may have; the kernel knows some 46.
+_NETWORK = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+_FAMILIES = 46
+
+
+@lru_cache(maxsize=2)
+def program(network: bool = False) -> bytes:
+    """Return the filter as BPF instructions for ``bwrap --seccomp``; ``network``: with internet sockets.
 
     Raises ConfigurationError, with the command that helps, when libseccomp or pyseccomp is missing.
     """
@@ -56,7 +62,8 @@ def program() -> bytes:
     masked = pyseccomp.MASKED_EQ
     for bit in (1 << n for n in range(32) if _CLONE_NEW >> n & 1):
         rules.add_rule(forbid, "clone", pyseccomp.Arg(0, masked, bit, bit))
-    rules.add_rule(pyseccomp.ERRNO(errno.EACCES), "socket", pyseccomp.Arg(0, pyseccomp.NE, socket.AF_UNIX))
+    for compare, family in _refused_families(pyseccomp, network):
+        rules.add_rule(pyseccomp.ERRNO(errno.EACCES), "socket", pyseccomp.Arg(0, compare, family))
     for name, argument in (("mknod", 1), ("mknodat", 2)):
         for kind in (stat.S_IFBLK, stat.S_IFCHR):
             rules.add_rule(forbid, name, pyseccomp.Arg(argument, masked, 0o170000, kind))
@@ -64,6 +71,14 @@ def program() -> bytes:
         rules.export_bpf(memory)
         memory.seek(0)
         return memory.read()
+
+
+def _refused_families(pyseccomp: Any, network: bool) -> list[tuple[Any, int]]:
+    """Return what is compared with the family of a socket to refuse it."""
+    if not network:
+        return [(pyseccomp.NE, socket.AF_UNIX)]
+    refused = [(pyseccomp.EQ, family) for family in range(_FAMILIES) if family not in _NETWORK]
+    return [*refused, (pyseccomp.GE, _FAMILIES)]
 
 
 def _add(rules: object, action: object, name: str) -> None:

@@ -1,0 +1,1 @@
+"""A sandbox like that of AWS Lambda, and the API that a runtime in it speaks with."""
