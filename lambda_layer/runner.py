@@ -78,7 +78,7 @@ def _in_process(event: Mapping[str, Any], folder: str, seconds: float) -> dict[s
         json.dump(event, file)
     with open(os.path.join(folder, "answer.json"), "w+b") as answer:
         child = subprocess.Popen(
-            [sys.executable, os.path.abspath(__file__), path, folder, str(answer.fileno())],
+            [sys.executable, "-u", os.path.abspath(__file__), path, folder, str(answer.fileno())],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             pass_fds=(answer.fileno(),),
             start_new_session=True,
@@ -95,16 +95,16 @@ def _in_process(event: Mapping[str, Any], folder: str, seconds: float) -> dict[s
             child.wait()
         answer.seek(0)
         data = answer.read(PAYLOAD + 1)
-    return _answered(data, status, seconds, str(event.get("function")))
+    return answered(data, status, seconds, str(event.get("function")))
 
 
-def _answered(data: bytes, status: int | None, seconds: float, name: str) -> dict[str, Any]:
-    """Return what a child has left, or what became of it."""
+def answered(data: bytes, status: int | None, seconds: float, name: str) -> dict[str, Any]:
+    """Return what a process has left: its answer, or what became of it (None: its time was over)."""
     try:
-        found: dict[str, Any] = json.loads(data)
-        return found
+        found = json.loads(data)
     except (ValueError, RecursionError):
-        return ended(status, seconds, name)
+        found = None
+    return found if isinstance(found, dict) else ended(status, seconds, name)
 
 
 def ended(status: int | None, seconds: float, name: str) -> dict[str, Any]:
@@ -140,8 +140,8 @@ def _place(event: Mapping[str, Any], folder: str) -> str:
     """Return the path of the event's file, which is written if it is not there."""
     path = os.path.join(folder, os.path.basename(event["file"]))
     if not os.path.exists(path):
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(event["code"])
+        with open(path, "xb") as file:
+            file.write(base64.b64decode(event["code"]))
     return path
 
 

@@ -44,13 +44,13 @@ class Function(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A file, its text, and those of its functions that can be run, in their order.
+    """A file, its bytes, and those of its functions that can be run, in their order.
 
     They are those that say what they need, or all public ones if none does.
     """
 
     path: Path
-    text: str
+    data: bytes
     functions: Mapping[str, Function]
 
 
@@ -61,7 +61,6 @@ def read_program(path: Path) -> Program:
         raise ConfigurationError(f"{path} has {len(data)} bytes, and at most {MOST} can be run")
     try:
         tree = ast.parse(data, str(path))
-        text = data.decode(_encoding(data))
     except SyntaxError as error:
         where = f"{path}:{error.lineno}" if error.lineno else str(path)
         raise ConfigurationError(f"{where}: it is not valid Python: {error.msg}") from None
@@ -75,15 +74,7 @@ def read_program(path: Path) -> Program:
     public = {name: one for name, one in found.items() if not name.startswith("_")}
     if not declared and not public:
         raise ConfigurationError(f"{path} has no function at its top level: define one")
-    return Program(path, text, declared or public)
-
-
-def _encoding(data: bytes) -> str:
-    """Return the encoding of a source (PEP 263)."""
-    import io
-    import tokenize
-
-    return tokenize.detect_encoding(io.BytesIO(data).readline)[0]
+    return Program(path, data, declared or public)
 
 
 def _functions(tree: ast.Module, path: str, errors: list[str]) -> Iterator[Function]:

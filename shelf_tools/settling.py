@@ -169,10 +169,14 @@ class Settler:
             self._record(path, after)
         return ready
 
-    def fill(self, ready: Collection[Ready], on_start: Callable[[int], None], on_done: Callable[[str], None]) -> None:
+    def fill(self, ready: Collection[Ready]) -> None:
         """Fetch the packs of environments to this machine, each once. Raises a FetchError or OSError."""
         indexes = [EnvironmentIndex(decompress_record(one.index, "index"), _ref(one)) for one in ready]
-        fill(self._source, indexes, self._depot.folder, on_start, on_done)
+
+        def tell(missing: int) -> None:
+            self._note(f"{missing} packs are fetched from {self._url}, once")
+
+        fill(self._source, indexes, self._depot.folder, tell, lambda _: None)
 
     def _marks(self) -> dict[Pin, Mark]:
         """Return what is yanked, as far as it is to be heeded and can be known."""

@@ -1,0 +1,125 @@
+"""``shelf run``: functions of a file, settled against a shelf, run in their order, each by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple, Protocol
+
+from cloudimport.ids import Target, running_targets
+from cloudimport.settings import Settings
+from shelf_tools.calls import Plan
+from shelf_tools.dag import Outcome, run_steps
+from shelf_tools.executing import Bounds, Ran, Sandboxes
+from shelf_tools.functions import Program
+from shelf_tools.remote import RemoteRunner
+from shelf_tools.settling import Asked, Depot, Ready, Settler
+from shelf_tools.workfolder import work_folder
+
+
+class Listener(Protocol):
+    """Who hears how it goes; called from several threads."""
+
+    def note(self, text: str) -> None:
+        """Hear a line for a person."""
+        ...
+
+    def printed(self, function: str, line: str) -> None:
+        """Hear a line that a function has printed or logged."""
+        ...
+
+    def ran(self, function: str, ran: Ran) -> None:
+        """Hear that a function has come to its end."""
+        ...
+
+
+class Job(NamedTuple):
+    """How functions are run: the shelf (``said``: somebody said which), and where.
+
+    ``remote`` is the name of a deployed runner, "" for sandboxes of this machine; ``environ`` what functions
+    find in their environment besides; ``jobs`` how many run at once.
+    """
+
+    program: Program
+    shelf: str
+    said: bool
+    settings: Settings
+    bounds: Bounds = Bounds()
+    environ: Mapping[str, str] = {}
+    remote: str = ""
+    endpoint: str = ""
+    update: bool = False
+    publish: bool = False
+    jobs: int = 8
+
+
+class Runner(Protocol):
+    """Where functions run."""
+
+    def run(self, name: str, ready: Ready | None, args: list[Any], kwargs: dict[str, Any]) -> Ran:
+        """Run a function. Raises FunctionError, or another CloudImportError."""
+        ...
+
+    def stop(self) -> None:
+        """End what runs."""
+        ...
+
+
+def record(job: Job, listener: Listener) -> list[Ready]:
+    """Settle what all functions of a file need, for this interpreter; run none. Raises as ``run``."""
+    depot = Depot(job.settings)
+    with ExitStack() as stack:
+        stack.enter_context(depot.held())
+        ready = _settle(job, list(job.program.functions), running_targets(), depot, stack, listener)
+        return list(dict.fromkeys(ready.values()))
+
+
+def run(job: Job, plan: Plan, listener: Listener) -> Outcome:
+    """Run what a plan has; return what became of each function.
+
+    Before any runs, what they need is settled. Raises a CloudImportError or OSError.
+    """
+    depot = Depot(job.settings)
+    with ExitStack() as stack:
+        stack.enter_context(depot.held())
+        where: Runner
+        targets: Sequence[Target]
+        if job.remote:
+            remote = RemoteRunner(job.remote, job.endpoint, job.program, listener.printed)
+            where, targets = remote, remote.targets()
+        else:
+            targets = running_targets()
+        ready = _settle(job, plan.calls, targets, depot, stack, listener)
+        if not job.remote:
+            work = stack.enter_context(work_folder("run"))
+            where = Sandboxes(job.program, job.bounds, work, depot.folder, job.environ, listener.printed)
+
+        def step(name: str, results: Mapping[str, Any]) -> Any:
+            args, kwargs = plan.calls[name].filled(results)
+            ran = where.run(name, ready.get(job.program.functions[name].needs), args, kwargs)
+            listener.ran(name, ran)
+            return ran.value
+
+        needs = {name: call.needs for name, call in plan.calls.items()}
+        return run_steps(needs, step, where.stop, job.jobs)
+
+
+def _settle(
+    job: Job,
+    functions: Collection[str],
+    targets: Sequence[Target],
+    depot: Depot,
+    stack: ExitStack,
+    listener: Listener,
+) -> dict[tuple[str, ...], Ready]:
+    """Return an environment for each that functions need, with what it takes on this machine."""
+    needs = dict.fromkeys(job.program.functions[name].needs for name in functions)
+    needs.pop((), None)
+    if not needs:
+        return {}
+    settler = Settler(job.shelf, job.said, job.settings, depot, listener.note)
+    stack.callback(settler.close)
+    ready = settler.settle(Asked(job.program.path, list(needs), targets, job.update, job.publish))
+    if not job.remote:
+        settler.fill(list(ready.values()))
+    return ready
