@@ -271,10 +271,7 @@ def install(
             raise
         return inherited  # a child need not find what its parent has found
     targets = running_targets()
-    if locked is None:
-        locked = read_lock(settings) if settings.lock else None
-    elif settings.roots:
-        raise SignatureError(f"{settings.lock} is not signed, and CLOUDIMPORT_ROOT wants a signature")
+    locked = _read_lock(settings, locked)
     url = (
         settings.shelf or (locked.shelf if locked else "") or settings_module.default_shelf(settings.environ)
     )
@@ -310,6 +307,15 @@ def install(
     finally:
         if _current is None or _current._parts is not parts:
             parts.fetcher.close()
+
+
+def _read_lock(settings: Settings, locked: Lock | None) -> Lock | None:
+    """Return the lock, if there is one: what the lockfile says, or what is not signed and need not be."""
+    if locked is None:
+        return read_lock(settings) if settings.lock else None
+    if settings.roots:
+        raise SignatureError(f"{settings.lock} is not signed, and CLOUDIMPORT_ROOT wants a signature")
+    return locked
 
 
 def _known_status(parts: _Parts) -> tuple[bytes, bool]:

@@ -87,7 +87,8 @@ def requirements(needs: Mapping[str, str]) -> Callable[[_F], _F]:
         code = getattr(function, "__code__", None)
         if code is None:
             raise ConfigurationError(f"requirements() is for functions: {function!r} is none")
-        return _wrapped(function, wanted)
+        wrapped: _F = _wrapped(function, wanted)
+        return wrapped
 
     return decorate
 

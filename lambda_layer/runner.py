@@ -17,7 +17,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from types import ModuleType, TracebackType
+    from types import ModuleType
     from typing import Any
 
 #: What an event of ours has, and the version of its form.
@@ -31,13 +31,17 @@ _SPARE = 0.5
 #: Levels of a value that are searched for what is not JSON.
 _DEEPEST = 200
 #: Files whose frames nobody wants to see at the beginning of a traceback.
-_OURS = frozenset((
-    __file__,
-    os.path.abspath(__file__),
-    os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cloudimport", "needing.py"),
-    "<frozen importlib._bootstrap_external>",
-    "<frozen importlib._bootstrap>",
-))
+_OURS = frozenset(
+    (
+        __file__,
+        os.path.abspath(__file__),
+        os.path.join(
+            os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cloudimport", "needing.py"
+        ),
+        "<frozen importlib._bootstrap_external>",
+        "<frozen importlib._bootstrap>",
+    )
+)
 #: Characters of a traceback's end that are kept.
 _TRACEBACK = 32 << 10
 
@@ -184,7 +188,7 @@ def _load(path: str) -> ModuleType:
     sys.path.append(os.path.dirname(path))
     import cloudimport
 
-    module.requirements = cloudimport.requirements  # type: ignore[attr-defined]  # without an import of it, too
+    module.requirements = cloudimport.requirements  # type: ignore[attr-defined]  # files need not import it
     spec.loader.exec_module(module)
     return module
 
@@ -249,8 +253,6 @@ def _told(error: BaseException) -> dict[str, str]:
         "message": message.splitlines()[-1][:2000] if message else type(error).__name__,
         "traceback": text[-_TRACEBACK:],
     }
-
-
 
 
 def _stats() -> dict[str, float]:

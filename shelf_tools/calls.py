@@ -161,8 +161,10 @@ def _end(program: Program, wanted: str) -> str:
         _order(program, next(iter(functions)), ())
     if len(ends) != 1:
         listed = ", ".join(ends or functions)
-        raise ConfigurationError(f"{program.path} has several functions that no other needs ({listed}): "
-                                 "say which one with --function NAME")
+        raise ConfigurationError(
+            f"{program.path} has several functions that no other needs ({listed}): "
+            "say which one with --function NAME"
+        )
     return ends[0]
 
 

@@ -93,12 +93,12 @@ class Catalogue:
         found = (build_of(key) for key in self._store.list("packages/") if key.endswith("/build.json"))
         return sorted({build[0].name for build in found if build is not None})
 
-    def problems(self, lines: Collection[str], targets: Collection[Target]) -> list[str]:
-        """Return a line for each need that nothing on the shelf meets, with what is near it."""
-        wanted = [Dependency(line) for line in lines]
-        self.look([canonicalize_name(one.name) for one in wanted])
-        found = [self._problem(one, targets) for one in wanted]
-        return [problem for problem in found if problem]
+    def problems(self, lines: Collection[str], targets: Collection[Target]) -> dict[str, str]:
+        """Return what is wrong with each need that nothing on the shelf meets, and what is near it."""
+        wanted = {line: Dependency(line) for line in lines}
+        self.look({canonicalize_name(one.name) for one in wanted.values()})
+        found = {line: self._problem(one, targets) for line, one in wanted.items()}
+        return {line: problem for line, problem in found.items() if problem}
 
     def _problem(self, wanted: Dependency, targets: Collection[Target]) -> str:
         name = canonicalize_name(wanted.name)
@@ -110,7 +110,12 @@ class Catalogue:
         if any(self.matching(name, wanted.specifier, target) for target in targets):
             return ""
         elsewhere = sorted(
-            {one for v, of in versions.items() if wanted.specifier.contains(v, prereleases=True) for one in of}
+            {
+                one
+                for v, of in versions.items()
+                if wanted.specifier.contains(v, prereleases=True)
+                for one in of
+            }
         )
         if elsewhere and not {str(target) for target in targets} & set(elsewhere):
             wants = next(iter(targets), "another target")

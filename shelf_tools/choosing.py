@@ -78,7 +78,9 @@ def choose(lines: Iterable[str], offer: Offer, target: Target) -> list[Pin]:
     except ResolutionImpossible as error:
         raise ConfigurationError(_conflict(error.causes, offer, target)) from None
     except ResolutionTooDeep:
-        raise ConfigurationError(f"no versions on {offer.url} that go together were found: pin some") from None
+        raise ConfigurationError(
+            f"no versions on {offer.url} that go together were found: pin some"
+        ) from None
     return sorted({candidate.pin for candidate in found.mapping.values()})
 
 

@@ -68,7 +68,9 @@ def outcome(answer: Mapping[str, Any]) -> Ran:
     if "value" not in answer:
         raise FunctionError("the answer has no value: its process was tampered with")
     stats = answer.get("stats")
-    numbers = {k: v for k, v in stats.items() if isinstance(v, (int, float))} if isinstance(stats, dict) else {}
+    numbers = (
+        {k: v for k, v in stats.items() if isinstance(v, (int, float))} if isinstance(stats, dict) else {}
+    )
     seconds = answer.get("seconds")
     return Ran(answer["value"], seconds if isinstance(seconds, (int, float)) else 0.0, numbers)
 

@@ -65,7 +65,9 @@ def read_program(path: Path) -> Program:
         where = f"{path}:{error.lineno}" if error.lineno else str(path)
         raise ConfigurationError(f"{where}: it is not valid Python: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:  # null bytes, an encoding, parentheses
-        raise ConfigurationError(f"{path} cannot be read as Python: {error or type(error).__name__}") from None
+        raise ConfigurationError(
+            f"{path} cannot be read as Python: {str(error) or type(error).__name__}"
+        ) from None
     errors: list[str] = []
     found = {one.name: one for one in _functions(tree, str(path), errors)}
     if errors:
@@ -81,7 +83,8 @@ def _functions(tree: ast.Module, path: str, errors: list[str]) -> Iterator[Funct
     names, constants = _Names(tree), _constants(tree)
     for node in tree.body:
         if isinstance(node, _DEFINITIONS):
-            needs, is_declared = (), False
+            needs: tuple[str, ...] = ()
+            is_declared = False
             for decorator in node.decorator_list:
                 call = decorator if isinstance(decorator, ast.Call) else None
                 if names.is_ours(call.func if call else decorator):
@@ -112,8 +115,9 @@ class _Names:
         """Whether an expression is our decorator."""
         if isinstance(node, ast.Name):
             return node.id in self._names
-        is_attribute = isinstance(node, ast.Attribute) and node.attr == _DECORATOR
-        return is_attribute and isinstance(node.value, ast.Name) and node.value.id in self._modules
+        if not isinstance(node, ast.Attribute) or node.attr != _DECORATOR:
+            return False
+        return isinstance(node.value, ast.Name) and node.value.id in self._modules
 
 
 def _constants(tree: ast.Module) -> dict[str, ast.expr]:
@@ -143,7 +147,9 @@ def _needs(
     try:
         needs = ast.literal_eval(node)
     except (ValueError, TypeError, RecursionError):
-        errors.append(f"{where}: what requirements() takes must stand there as a literal: it is read, not run")
+        errors.append(
+            f"{where}: what requirements() takes must stand there as a literal: it is read, not run"
+        )
         return ()
     try:
         lines = needing.lines(needs)

@@ -62,14 +62,16 @@ class RemoteRunner:
         try:
             return [Target.parse(text) for text in answer["targets"]]
         except (KeyError, TypeError, ConfigurationError):
-            raise InvokeError(f"{self._function} is no runner: its handler is lambda_layer.runner.handler") from None
+            raise InvokeError(
+                f"{self._function} is no runner: its handler is lambda_layer.runner.handler"
+            ) from None
 
     def run(self, name: str, ready: Ready | None, args: list[Any], kwargs: dict[str, Any]) -> Ran:
         """Run a function remotely. Raises FunctionError with its error, or InvokeError."""
         parts = {
             "code": base64.b64encode(self._program.data).decode(),
             "lock": ready.lock.encode() if ready else "",
-            "index": base64.b64encode(ready.index).decode() if ready else "",
+            "index": base64.b64encode(ready.stored).decode() if ready else "",
         }
         event = {
             runner.KEY: runner.VERSION,

@@ -10,10 +10,11 @@ from cloudimport.ids import Target, running_targets
 from cloudimport.settings import Settings
 from shelf_tools.calls import Plan
 from shelf_tools.dag import Outcome, run_steps
+from shelf_tools.depot import Depot
 from shelf_tools.executing import Bounds, Ran, Sandboxes
 from shelf_tools.functions import Program
 from shelf_tools.remote import RemoteRunner
-from shelf_tools.settling import Asked, Depot, Ready, Settler
+from shelf_tools.settling import Asked, Ready, Settler
 from shelf_tools.workfolder import work_folder
 
 
@@ -113,13 +114,13 @@ def _settle(
     listener: Listener,
 ) -> dict[tuple[str, ...], Ready]:
     """Return an environment for each that functions need, with what it takes on this machine."""
-    needs = dict.fromkeys(job.program.functions[name].needs for name in functions)
-    needs.pop((), None)
+    chosen = [job.program.functions[name] for name in functions]
+    needs = {one.needs: one.line for one in reversed(chosen) if one.needs}
     if not needs:
         return {}
     settler = Settler(job.shelf, job.said, job.settings, depot, listener.note)
     stack.callback(settler.close)
-    ready = settler.settle(Asked(job.program.path, list(needs), targets, job.update, job.publish))
+    ready = settler.settle(Asked(job.program.path, needs, targets, job.update, job.publish))
     if not job.remote:
         settler.fill(list(ready.values()))
     return ready

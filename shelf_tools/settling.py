@@ -1,26 +1,21 @@
 """Environments for functions: as they were recorded beside the file, or chosen from the shelf and recorded.
 
-An index is made on this machine, of builds of the shelf: that takes no right to write there. It lies, with the
-packs that it leads to, in the cache's folder ``run``, from where sandboxes read it (``CLOUDIMPORT_SHARED``).
+An index is made on this machine, of builds of the shelf: that takes no right to write there. It lies, with
+the packs that it leads to, in the cache (``depot``), from where sandboxes read it.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cloudimport import needing
-from cloudimport.cache.folder import open_folder
-from cloudimport.environments import keep_index
 from cloudimport.errors import ConfigurationError, FetchError, FormatError, YankedError
 from cloudimport.format import keys
 from cloudimport.format.index import EnvironmentIndex
 from cloudimport.format.lock import Lock
-from cloudimport.format.records import Ref, sha256
+from cloudimport.format.records import Ref
 from cloudimport.format.runlock import Found, Recorded, RunLock
 from cloudimport.ids import Pin, Target
 from cloudimport.settings import Settings
@@ -29,19 +24,15 @@ from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
 from shelf_tools.catalogue import Catalogue
 from shelf_tools.choosing import choose
-from shelf_tools.compressing import compress, decompress_record
+from shelf_tools.compressing import decompress_record
+from shelf_tools.depot import Depot
 from shelf_tools.environments import open_shelf, publish_environment
 from shelf_tools.indexing import Built, build_index
 from shelf_tools.mirror import fill
 from shelf_tools.status import Mark, read_marks
 from shelf_tools.store import Store, open_store
-from shelf_tools.swap import write_bytes, write_file
+from shelf_tools.swap import write_file
 from shelf_tools.trust import check_signed
-
-#: zstd level of an index that stays on this machine, or goes once over the line.
-_LEVEL = 12
-#: What nobody needs (any more) goes until the folder has this share of its bound.
-_LOW_WATER = 0.8
 
 
 class Ready(NamedTuple):
@@ -49,7 +40,7 @@ class Ready(NamedTuple):
 
     lock: Lock
     target: str
-    index: bytes
+    stored: bytes
 
     @property
     def pins(self) -> tuple[str, ...]:
@@ -58,85 +49,29 @@ class Ready(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What to settle: the file, what its functions need, for which targets (best first), and how.
+    """What to settle: the file, what its functions need (each with the line that says so), for which targets
+    (best first), and how.
 
     ``update``: what was recorded does not count. ``publish``: the environments go to the shelf, too.
     """
 
     path: Path
-    needs: Collection[tuple[str, ...]]
+    needs: Mapping[tuple[str, ...], int]
     targets: Sequence[Target]
     update: bool = False
     publish: bool = False
 
 
-class Depot:
-    """The cache's folder of environments and packs for sandboxes, bounded in bytes, shared by processes."""
-
-    def __init__(self, settings: Settings) -> None:
-        """Make the folder. Raises ConfigurationError or OSError."""
-        self.cache_root = open_folder(settings.cache)
-        self.folder = Path(self.cache_root, "run", "objects")
-        self._bound = settings.cache_bytes
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep others from taking anything away; what is too much goes first, unless others are at work."""
-        with open(self.folder.parent / ".in-use", "ab") as lock:
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._prune()
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            yield
-
-    def _prune(self) -> None:
-        """Remove what was used longest ago, and what a killed process left half-written."""
-        found = []
-        for path in self.folder.rglob("*"):
-            with suppress(OSError):
-                if path.name.startswith("."):
-                    path.unlink()
-                elif path.is_file():
-                    status = path.stat()
-                    found.append((status.st_mtime, status.st_size, path))
-        size = sum(one[1] for one in found)
-        if size <= self._bound:
-            return
-        for _, freed, path in sorted(found):
-            if size <= self._bound * _LOW_WATER:
-                return
-            with suppress(OSError):
-                path.unlink()
-                size -= freed
-
-    def index(self, ref: Ref) -> bytes | None:
-        """Return an index as it is stored, None if it is not there, or not whole."""
-        try:
-            data = (self.folder / keys.environment_index(ref.digest)).read_bytes()
-            return data if sha256(decompress_record(data, "index")) == ref.digest else None
-        except (OSError, FormatError):
-            return None
-
-    def keep(self, plain: bytes) -> tuple[Ref, bytes]:
-        """Keep an index, for sandboxes and for this user's processes; return it as it is stored."""
-        data = compress(plain, _LEVEL)
-        ref = Ref(sha256(plain), len(data), len(plain))
-        path = self.folder / keys.environment_index(ref.digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, data)
-        for folder in (path.parent, self.folder):
-            folder.chmod(0o755)  # whatever the umask: a sandbox has a user of its own
-        keep_index(self.cache_root, ref, plain)
-        return ref, data
-
-
 class Settler:
     """Settles what functions need against one shelf; ``note`` hears a line on what a person should know."""
 
-    def __init__(self, url: str, said: bool, settings: Settings, depot: Depot, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, url: str, said: bool, settings: Settings, depot: Depot, note: Callable[[str], None]
+    ) -> None:
         self._store: Store = open_store(url, settings.environ)
-        self._source: Source = open_source(url, SourceConfig(environ=settings.environ, deadline=settings.deadline))
+        self._source: Source = open_source(
+            url, SourceConfig(environ=settings.environ, deadline=settings.deadline)
+        )
         self._url, self._said = url, said
         self._settings, self._depot, self._note = settings, depot, note
 
@@ -158,23 +93,23 @@ class Settler:
         catalogue = Catalogue(self._store, self._source, marks)
         recorded = {needs: self._recorded(before, needs, asked.targets) for needs in asked.needs}
         new = [needs for needs, one in recorded.items() if one is None]
-        chosen = self._choose(catalogue, new, asked.targets) if new else {}
+        chosen = self._choose(catalogue, new, asked) if new else {}
         ready, found = {}, {}
         for needs in asked.needs:
             target, contents, ref = recorded[needs] or (*chosen[needs], None)
             self._heed(contents, marks)
             ready[needs], found[needs] = self._made(catalogue, target, contents, ref, asked.publish)
-        after = _merged(before, found, asked, self._url if self._said else "")
+        after = _merged(before, found, self._url if self._said else "")
         if after != before:
             self._record(path, after)
         return ready
 
     def fill(self, ready: Collection[Ready]) -> None:
         """Fetch the packs of environments to this machine, each once. Raises a FetchError or OSError."""
-        indexes = [EnvironmentIndex(decompress_record(one.index, "index"), _ref(one)) for one in ready]
+        indexes = [EnvironmentIndex(decompress_record(one.stored, "index"), _ref(one)) for one in ready]
 
         def tell(missing: int) -> None:
-            self._note(f"{missing} packs are fetched from {self._url}, once")
+            self._note(f"{missing} of the packs are fetched from {self._url}, once")
 
         fill(self._source, indexes, self._depot.folder, tell, lambda _: None)
 
@@ -204,19 +139,30 @@ class Settler:
     ) -> tuple[Target, dict[Pin, str], Ref] | None:
         found = before.found(needs)
         return next(
-            ((one, found[str(one)].contents, found[str(one)].index) for one in targets if str(one) in found), None
+            (
+                (one, found[str(one)].contents, found[str(one)].environment)
+                for one in targets
+                if str(one) in found
+            ),
+            None,
         )
 
     def _choose(
-        self, catalogue: Catalogue, needs: Collection[tuple[str, ...]], targets: Sequence[Target]
+        self, catalogue: Catalogue, needs: Collection[tuple[str, ...]], asked: Asked
     ) -> dict[tuple[str, ...], tuple[Target, dict[Pin, str]]]:
+        """Choose for each of the needs; all that is wrong with any of them is told together."""
         if self._store.read_versioned(keys.SHELF) is None:
             raise ConfigurationError(f"{self._url} is no shelf: it has no {keys.SHELF}; publish to it first")
-        lines = sorted({line for one in needs for line in one})
-        problems = catalogue.problems(lines, targets)
-        if problems:
-            raise ConfigurationError("\n".join(problems))
-        return {one: self._chosen(catalogue, one, targets) for one in needs}
+        problems = catalogue.problems({line for one in needs for line in one}, asked.targets)
+        wrong = [
+            f"{asked.path}:{asked.needs[one]}: {problems[line]}"
+            for one in sorted(needs, key=lambda one: asked.needs[one])
+            for line in one
+            if line in problems
+        ]
+        if wrong:
+            raise ConfigurationError("\n".join(wrong))
+        return {one: self._chosen(catalogue, one, asked.targets) for one in needs}
 
     def _chosen(
         self, catalogue: Catalogue, lines: tuple[str, ...], targets: Sequence[Target]
@@ -238,11 +184,18 @@ class Settler:
         raise ConfigurationError(f"for no target that this takes {self._url} has all of {listed} together")
 
     def _made(
-        self, catalogue: Catalogue, target: Target, contents: Mapping[Pin, str], ref: Ref | None, publish: bool
+        self,
+        catalogue: Catalogue,
+        target: Target,
+        contents: Mapping[Pin, str],
+        ref: Ref | None,
+        publish: bool,
     ) -> tuple[Ready, tuple[Target, Found]]:
         """Return an environment with its index, which is made if it is not there."""
         lines = tuple(sorted(map(str, contents)))
-        data = self._depot.index(ref) if ref is not None and not self._settings.roots and not publish else None
+        data = (
+            self._depot.index(ref) if ref is not None and not self._settings.roots and not publish else None
+        )
         if ref is None or data is None:
             builds = self._builds(catalogue, target, contents)
             if publish:
@@ -257,8 +210,8 @@ class Settler:
         for pin, built in zip(contents, builds, strict=True):
             if built.content_digest != contents[pin]:
                 raise FormatError(
-                    f"{pin} on {self._url} has another content than was recorded ({built.content_digest[:12]}, "
-                    f"not {contents[pin][:12]}): 'shelf run --update' takes it as it is now"
+                    f"{pin} on {self._url} has another content than was recorded "
+                    f"({built.content_digest[:12]}, not {contents[pin][:12]}): 'shelf run --update' takes it anew"
                 )
             if self._settings.roots:
                 check_signed(self._source, built, self._settings.roots)
@@ -275,9 +228,7 @@ def _ref(ready: Ready) -> Ref:
     return ready.lock.targets[ready.target]
 
 
-def _merged(
-    before: RunLock, found: Mapping[tuple[str, ...], tuple[Target, Found]], asked: Asked, url: str
-) -> RunLock:
+def _merged(before: RunLock, found: Mapping[tuple[str, ...], tuple[Target, Found]], url: str) -> RunLock:
     """Return a record with what was found now; what it had for others stays."""
     rows = {one.needs: dict(one.targets) for one in before.environments}
     for needs, (target, one) in found.items():

@@ -17,7 +17,7 @@ else:
 class Found(NamedTuple):
     """What was found for one target: the environment's index, and of each pin the content's digest."""
 
-    index: Ref
+    environment: Ref
     contents: dict[Pin, str]
 
 
@@ -42,7 +42,7 @@ class RunLock(NamedTuple):
         """Return the lock of an environment, None if there is none."""
         found = self.found(needs)
         pins = {str(pin) for one in found.values() for pin in one.contents}
-        targets = {target: one.index for target, one in found.items()}
+        targets = {target: one.environment for target, one in found.items()}
         return Lock(self.shelf, tuple(sorted(pins)), targets, {}) if found else None
 
     def encode(self) -> str:
@@ -58,7 +58,7 @@ class RunLock(NamedTuple):
                     "needs": list(one.needs),
                     "targets": {
                         target: {
-                            "index": list(found.index),
+                            "index": list(found.environment),
                             "contents": {str(pin): found.contents[pin] for pin in sorted(found.contents)},
                         }
                         for target, found in sorted(one.targets.items())

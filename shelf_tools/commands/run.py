@@ -46,7 +46,9 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
 def _add_own(own: argparse.ArgumentParser) -> dict[str, bool]:
     """Add the command's own options; return for each whether it takes a value."""
     made = [
-        own.add_argument("--function", metavar="NAME", default="", help="which; default: that no other needs"),
+        own.add_argument(
+            "--function", metavar="NAME", default="", help="which; default: that no other needs"
+        ),
         own.add_argument(
             "--update", action="store_true", help="choose versions anew, instead of those that were recorded"
         ),
@@ -199,5 +201,8 @@ class _Listener:
         figures = [f"{ran.seconds:.2f} s"]
         if ran.stats:
             got = ran.stats.get("bytes_fetched", 0) + ran.stats.get("bytes_shared", 0)
-            figures += [f"{got / 1e6:.1f} MB of packages", counted(int(ran.stats.get("requests", 0)), "request")]
+            figures += [
+                f"{got / 1e6:.1f} MB of packages",
+                counted(int(ran.stats.get("requests", 0)), "request"),
+            ]
         self._call.relay(f"{function}: {', '.join(figures)}")
