@@ -1,6 +1,7 @@
 """Starts a Python runtime in a Lambda-like sandbox: AWS' interface client if it is there, else ours.
 
-It stands at /var/runtime/bootstrap.py. ``bootstrap_prelude.py`` beside it runs before the handler's module is imported.
+It stands at /var/runtime/bootstrap.py. ``bootstrap_prelude.py`` beside it runs before the handler's module is
+imported.
 """
 
 import os
@@ -9,29 +10,30 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def _complete_path():
-    """Put the function's folder and those of the layers first, as the managed runtimes do."""
-    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    ours = [os.environ["LAMBDA_TASK_ROOT"], f"/opt/python/lib/{version}/site-packages", "/opt/python"]
-    # This script's folder comes first by itself; it has its place by way of PYTHONPATH.
-    rest = sys.path[1:] if sys.path[:1] == [HERE] else sys.path
-    sys.path[:] = [*ours, *(entry for entry in rest if entry not in ours)]
-    if HERE not in sys.path:
-        sys.path.insert(len(ours), HERE)
+def _complete_path() -> None:
+    """Put the function's folder first, then those of the layers, as the managed runtimes do.
+
+    As there, a function (or a wrapper) that sets ``PYTHONPATH`` has to name the layers' folders itself.
+    """
+    if "PYTHONPATH" not in os.environ:
+        version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        sys.path[:0] = [f"/opt/python/lib/{version}/site-packages", "/opt/python"]
+        os.environ["PYTHONPATH"] = os.environ["LAMBDA_RUNTIME_DIR"]
+    sys.path.insert(0, os.environ["LAMBDA_TASK_ROOT"])
 
 
-def _prelude():
+def _prelude() -> None:
     path = os.path.join(HERE, "bootstrap_prelude.py")
     if os.path.isfile(path):
         with open(path) as file:
             exec(compile(file.read(), path, "exec"), {"__name__": "prelude"})
 
 
-def main():
+def main() -> None:
     """Serve invocations for good."""
     _complete_path()
     if not os.path.isdir(os.path.join(HERE, "awslambdaric")):
-        import lambda_runtime
+        import lambda_runtime  # beside this script
 
         lambda_runtime.main(_prelude)
     _prelude()

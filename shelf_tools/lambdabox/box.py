@@ -199,7 +199,6 @@ _FIXED = {
     "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin:/bin:/opt/bin",
     "LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib"
     ":/opt/lib",
-    "PYTHONPATH": "/var/runtime",
     "LANG": "en_US.UTF-8",
     "TZ": ":UTC",
     "LAMBDA_TASK_ROOT": str(TASK),

@@ -24,8 +24,8 @@ if [ ! -x "$AWS_LAMBDA_EXEC_WRAPPER" ]; then
 fi
 exec "$AWS_LAMBDA_EXEC_WRAPPER" "$python" /var/runtime/bootstrap.py
 """
-_PASSWD = "root:x:0:0:root:/root:/sbin/nologin\nsbx_user1051:x:993:990::/home/sbx_user1051:/sbin/nologin\n"
-_GROUP = "root:x:0:\nsbx_user1051:x:990:\n"
+_USERS = "root:x:0:0:root:/root:/sbin/nologin\nsbx_user1051:x:993:990::/home/sbx_user1051:/sbin/nologin\n"
+_GROUPS = "root:x:0:\nsbx_user1051:x:990:\n"
 
 
 def lay_out(folder: Path, version: str, prelude: str = "") -> Path:
@@ -44,7 +44,7 @@ def lay_out(folder: Path, version: str, prelude: str = "") -> Path:
     if prelude:
         (folder / "bootstrap_prelude.py").write_text(prelude)
     (folder / "etc").mkdir(exist_ok=True)
-    (folder / "etc" / "passwd").write_text(_PASSWD)
-    (folder / "etc" / "group").write_text(_GROUP)
+    (folder / "etc" / "passwd").write_text(_USERS)
+    (folder / "etc" / "group").write_text(_GROUPS)
     folder.chmod(0o755)
     return folder

@@ -262,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (as the base names it)
         """Say nothing: what happens stands in the answers."""
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Answer with the next event."""
         if self.path != f"{_PREFIX}invocation/next":
             self._answer(404, failure("InvalidPath", f"{self.path} is not known"))
@@ -273,7 +273,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._answer(200, one.event, one.headers)
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         """Take an answer or an error."""
         api = self.server.api
         body = self._body(api.most_bytes)
@@ -295,7 +295,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_connected(self) -> bool:
         """Whether the runtime still waits at the other end."""
         try:
-            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+            return len(self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)) > 0
         except BlockingIOError:
             return True
         except OSError:
