@@ -188,7 +188,8 @@ def _load(path: str) -> ModuleType:
     sys.path.append(os.path.dirname(path))
     import cloudimport
 
-    module.requirements = cloudimport.requirements  # type: ignore[attr-defined]  # files need not import it
+    # A file need not import it.
+    module.requirements = cloudimport.requirements  # type: ignore[attr-defined]
     spec.loader.exec_module(module)
     return module
 
@@ -264,8 +265,9 @@ def _stats() -> dict[str, float]:
 def main(event_path: str, folder: str, descriptor: int) -> None:
     """Run the event in a file; write the answer to a descriptor, and end, whatever still runs."""
     beside = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [os.path.dirname(beside), *(path for path in sys.path if path not in (beside, ""))]
-    sys.path[:] = list(dict.fromkeys(sys.path))
+    above = os.path.dirname(beside)
+    first = [above] if os.path.isdir(os.path.join(above, "cloudimport")) else []
+    sys.path[:] = dict.fromkeys([*first, *(path for path in sys.path if path not in (beside, ""))])
     with open(event_path, encoding="utf-8") as file:
         event = json.load(file)
     answer = json.dumps(perform(event, folder)).encode()

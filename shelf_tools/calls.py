@@ -289,8 +289,8 @@ class _Binder:
             if one.kind in (_KINDS.POSITIONAL_OR_KEYWORD, _KINDS.KEYWORD_ONLY)
         ]
         return [
-            f"--{name}: {' and '.join(f'{one}()' for one in order)} take no {name}: "
-            f"there is {_near(name, list(dict.fromkeys(single))) or 'no parameter'}"
+            f"--{name}: {', '.join(f'{one}()' for one in order)} has no parameter {name}: "
+            f"there is {_near(name, list(dict.fromkeys(single))) or 'none'}"
             for name in self._words.named
             if name not in self._used
         ]

@@ -211,7 +211,7 @@ class Settler:
             if built.content_digest != contents[pin]:
                 raise FormatError(
                     f"{pin} on {self._url} has another content than was recorded "
-                    f"({built.content_digest[:12]}, not {contents[pin][:12]}): 'shelf run --update' takes it anew"
+                    f"({built.content_digest[:12]}, not {contents[pin][:12]}): 'shelf run --update' takes it"
                 )
             if self._settings.roots:
                 check_signed(self._source, built, self._settings.roots)
