@@ -207,7 +207,7 @@ def _called(function: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _checked(value: Any, name: str) -> Any:
-    """Return a value that is JSON and fits into an answer. Raises TypeError or ValueError that say why not."""
+    """Return a value that is JSON and fits into an answer. Raises TypeError or ValueError that says why."""
     try:
         text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError, OverflowError):

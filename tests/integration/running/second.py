@@ -4,7 +4,7 @@ import cloudimport
 
 
 @cloudimport.requirements({"requests": ""})
-def my_function(input_value: str, arg1: str = None, *, arg2: str):
+def my_function(input_value: str, arg1: str | None = None, *, arg2: str):
     import requests
 
     assert requests.get
