@@ -120,7 +120,8 @@ def _settle(
         return {}
     settler = Settler(job.shelf, job.said, job.settings, depot, listener.note)
     stack.callback(settler.close)
-    ready = settler.settle(Asked(job.program.path, needs, targets, job.update, job.publish))
+    known = {one.needs for one in job.program.functions.values()}
+    ready = settler.settle(Asked(job.program.path, needs, targets, known, job.update, job.publish))
     if not job.remote:
         settler.fill(list(ready.values()))
     return ready

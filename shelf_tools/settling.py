@@ -50,7 +50,7 @@ class Ready(NamedTuple):
 
 class Asked(NamedTuple):
     """What to settle: the file, what its functions need (each with the line that says so), for which targets
-    (best first), and how.
+    (best first), and how. ``known`` is what any function of the file needs: records of others go.
 
     ``update``: what was recorded does not count. ``publish``: the environments go to the shelf, too.
     """
@@ -58,6 +58,7 @@ class Asked(NamedTuple):
     path: Path
     needs: Mapping[tuple[str, ...], int]
     targets: Sequence[Target]
+    known: Collection[tuple[str, ...]]
     update: bool = False
     publish: bool = False
 
@@ -86,9 +87,7 @@ class Settler:
         FetchError, FormatError, SignatureError, or OSError.
         """
         path = asked.path.with_name(asked.path.name + needing.RECORD)
-        before = RunLock(self._url if self._said else "", ())
-        if path.exists() and not asked.update:
-            before = RunLock.decode(path.read_text(encoding="utf-8"), str(path))
+        before = _read_record(path, asked)
         marks = self._marks()
         catalogue = Catalogue(self._store, self._source, marks)
         recorded = {needs: self._recorded(before, needs, asked.targets) for needs in asked.needs}
@@ -100,7 +99,7 @@ class Settler:
             self._heed(contents, marks)
             ready[needs], found[needs] = self._made(catalogue, target, contents, ref, asked.publish)
         after = _merged(before, found, self._url if self._said else "")
-        if after != before:
+        if after.encode() != before.encode():
             self._record(path, after)
         return ready
 
@@ -226,6 +225,21 @@ class Settler:
 
 def _ref(ready: Ready) -> Ref:
     return ready.lock.targets[ready.target]
+
+
+def _read_record(path: Path, asked: Asked) -> RunLock:
+    """Return what is recorded and still of use. Raises ConfigurationError if it cannot be read."""
+    try:
+        found = RunLock.decode(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        return RunLock("", ())
+    except ConfigurationError:
+        if not asked.update:
+            raise
+        return RunLock("", ())
+    dropped = set(asked.needs) if asked.update else set()
+    kept = [one for one in found.environments if one.needs in asked.known and one.needs not in dropped]
+    return found._replace(environments=tuple(kept))
 
 
 def _merged(before: RunLock, found: Mapping[tuple[str, ...], tuple[Target, Found]], url: str) -> RunLock:

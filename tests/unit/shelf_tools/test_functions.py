@@ -97,7 +97,7 @@ def test_parameters(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_read_is_one_line(tmp_path: Path, text: str | bytes, said: str) -> None:
     """A crash of the reader, or a look at the file system, is none."""
-    with pytest.raises(ConfigurationError, match=".*") as caught:
+    with pytest.raises(ConfigurationError) as caught:
         read(tmp_path, text)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
