@@ -30,18 +30,8 @@ _MARGIN = 64 << 10
 _SPARE = 0.5
 #: Levels of a value that are searched for what is not JSON.
 _DEEPEST = 200
-#: Files whose frames nobody wants to see at the beginning of a traceback.
-_OURS = frozenset(
-    (
-        __file__,
-        os.path.abspath(__file__),
-        os.path.join(
-            os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cloudimport", "needing.py"
-        ),
-        "<frozen importlib._bootstrap_external>",
-        "<frozen importlib._bootstrap>",
-    )
-)
+#: Files whose frames, with ours, nobody wants to see at the beginning of a traceback.
+_IMPORTLIB = ("<frozen importlib._bootstrap_external>", "<frozen importlib._bootstrap>")
 #: Characters of a traceback's end that are kept.
 _TRACEBACK = 32 << 10
 
@@ -243,8 +233,12 @@ def _told(error: BaseException) -> dict[str, str]:
     """Return an error for people: its traceback begins in the file, or where the error itself says."""
     import traceback
 
+    import cloudimport
+
+    decorator = os.path.join(os.path.dirname(cloudimport.__file__), "needing.py")
+    ours = (__file__, decorator, *_IMPORTLIB)
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename in _OURS:
+    while trace is not None and trace.tb_frame.f_code.co_filename in ours:
         trace = trace.tb_next
     lines = traceback.format_exception(type(error), error, trace)
     text = "".join(lines) if trace is not None or isinstance(error, SyntaxError) else ""

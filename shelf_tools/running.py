@@ -71,8 +71,9 @@ def record(job: Job, listener: Listener) -> list[Ready]:
     depot = Depot(job.settings)
     with ExitStack() as stack:
         stack.enter_context(depot.held())
-        ready = _settle(job, list(job.program.functions), running_targets(), depot, stack, listener)
-        return list(dict.fromkeys(ready.values()))
+        settled = _settle(job, list(job.program.functions), running_targets(), depot, listener)
+        stack.callback(settled.settler.close)
+        return list(settled.ready.values())
 
 
 def run(job: Job, plan: Plan, listener: Listener) -> Outcome:
@@ -90,14 +91,16 @@ def run(job: Job, plan: Plan, listener: Listener) -> Outcome:
             where, targets = remote, remote.targets()
         else:
             targets = running_targets()
-        ready = _settle(job, plan.calls, targets, depot, stack, listener)
+        settled = _settle(job, plan.calls, targets, depot, listener)
+        stack.callback(settled.settler.close)
         if not job.remote:
+            settled.settler.fill(list(settled.ready.values()))
             work = stack.enter_context(work_folder("run"))
             where = Sandboxes(job.program, job.bounds, work, depot.folder, job.environ, listener.printed)
 
         def step(name: str, results: Mapping[str, Any]) -> Any:
             args, kwargs = plan.calls[name].filled(results)
-            ran = where.run(name, ready.get(job.program.functions[name].needs), args, kwargs)
+            ran = where.run(name, settled.ready.get(job.program.functions[name].needs), args, kwargs)
             listener.ran(name, ran)
             return ran.value
 
@@ -105,23 +108,24 @@ def run(job: Job, plan: Plan, listener: Listener) -> Outcome:
         return run_steps(needs, step, where.stop, job.jobs)
 
 
+class _Settled(NamedTuple):
+    settler: Settler
+    ready: dict[tuple[str, ...], Ready]
+
+
 def _settle(
-    job: Job,
-    functions: Collection[str],
-    targets: Sequence[Target],
-    depot: Depot,
-    stack: ExitStack,
-    listener: Listener,
-) -> dict[tuple[str, ...], Ready]:
-    """Return an environment for each that functions need, with what it takes on this machine."""
+    job: Job, functions: Collection[str], targets: Sequence[Target], depot: Depot, listener: Listener
+) -> _Settled:
+    """Return an environment for each that functions need; the settler is the caller's to close."""
     chosen = [job.program.functions[name] for name in functions]
     needs = {one.needs: one.line for one in reversed(chosen) if one.needs}
-    if not needs:
-        return {}
-    settler = Settler(job.shelf, job.said, job.settings, depot, listener.note)
-    stack.callback(settler.close)
     known = {one.needs for one in job.program.functions.values()}
-    ready = settler.settle(Asked(job.program.path, needs, targets, known, job.update, job.publish))
-    if not job.remote:
-        settler.fill(list(ready.values()))
-    return ready
+    settler = Settler(job.shelf, job.said, job.settings, depot, listener.note)
+    if not needs:
+        return _Settled(settler, {})
+    try:
+        asked = Asked(job.program.path, needs, targets, known, job.update, job.publish)
+        return _Settled(settler, settler.settle(asked))
+    except BaseException:
+        settler.close()
+        raise

@@ -30,7 +30,7 @@ from tests.support.wheels import wheel_files
 EXAMPLES = Path(__file__).parent / "running"
 #: What is on the shelf: what requests needs, and others.
 _PINS = (
-    *("requests==2.32.3", "urllib3==2.2.3", "idna==3.10", "certifi==2024.8.30", "charset-normalizer==3.4.0"),
+    *("requests==2.32.3", "urllib3==2.2.3", "idna==3.10", "certifi==2024.8.30", "charset_normalizer==3.4.0"),
     *("logzero==1.7.0", "six==1.17.0"),
 )
 
@@ -417,6 +417,7 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
 def test_who_may_only_read_can_run(moto: S3Server, new_bucket: Any, tmp_path: Path) -> None:
     """With the rights of README.md's row; the credentials do not go into the sandbox."""
     url = f"s3://{new_bucket(moto)}/some/prefix"
+    (tmp_path / "made").mkdir()
     shelf = MadeShelf(tmp_path / "made", url, moto.environ)
     shelf.add("six", "1.17.0", {"six.py": "def ensure_str(text): return text\n"})
     shop = Shop(moto, url.split("/")[2], shelf)

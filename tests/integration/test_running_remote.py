@@ -60,11 +60,9 @@ def endpoint(shelf: MadeShelf, tmp_path_factory: pytest.TempPathFactory) -> Iter
     shutil.copy(runner.__file__, task)
     (task / "other.py").write_text("def handler(event, context):\n    return [1]\n")
     (task / "fails.py").write_text("def handler(event, context):\n    raise ValueError('no')\n")
-    mounts = ((Path(shelf.url), shelf.url),)
+    more = {"mounts": ((Path(shelf.url), "/mnt/shelf"),), "environ": {"CLOUDIMPORT_SHELF": "/mnt/shelf"}}
     boxes = {
-        name: make_box(
-            task, runtime, version, handler=f"{module}.handler", name=name, layers=[made], mounts=mounts
-        )
+        name: make_box(task, runtime, version, handler=f"{module}.handler", name=name, layers=[made], **more)
         for name, module in {"one": "runner", "two": "runner", "other": "other", "fails": "fails"}.items()
     }
     with (

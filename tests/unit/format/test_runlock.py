@@ -19,7 +19,7 @@ _RECORD = RunLock("s3://b/s", (Recorded(("six",), {_TARGET: _FOUND}), Recorded((
 def test_it_reads_what_it_writes() -> None:
     """And makes a lock of it."""
     read = RunLock.decode(_RECORD.encode(), "f.lock")
-    assert set(read.environments) == set(_RECORD.environments) or read.encode() == _RECORD.encode()
+    assert sorted(read.environments) == sorted(_RECORD.environments)
     assert read.found(("six",)) == {_TARGET: _FOUND}
     assert read.found(("other",)) == {}
     lock = read.lock(("six",))
