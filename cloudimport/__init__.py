@@ -28,9 +28,12 @@ from cloudimport.errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, TypeVar
 
     from cloudimport.bootstrap import Environment
+
+    _F = TypeVar("_F", bound=Callable[..., Any])
 
 __version__ = "0.1.0"
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "__version__",
     "install",
     "loaded",
+    "requirements",
     "stats",
     "uninstall",
 ]
@@ -113,6 +117,20 @@ def loaded() -> dict[str, str]:
     from cloudimport import bootstrap
 
     return bootstrap.loaded()
+
+
+def requirements(needs: Mapping[str, str]) -> Callable[[_F], _F]:
+    """Say, as a decorator, what a function needs: ``@cloudimport.requirements({"requests": "2.32.3"})``.
+
+    ``needs`` maps names of packages to a version, a range (``>=2,<3``), or "" for what is on the shelf.
+    ``shelf run FILE`` runs the function in a sandbox of its own, and records what was found for it beside
+    the file. Called as ever, the function has that installed first, unless an environment is.
+
+    Raises ConfigurationError that names each name and version that is none; a call raises as ``install``.
+    """
+    from cloudimport import needing
+
+    return needing.requirements(needs)
 
 
 if not TYPE_CHECKING:  # else no misspelt name would be an error to type checkers

@@ -24,7 +24,7 @@ from cloudimport.environments import (
     from_shelf,
     read_lock,
 )
-from cloudimport.errors import ConfigurationError
+from cloudimport.errors import ConfigurationError, SignatureError
 from cloudimport.events import Counters
 from cloudimport.fetch.engine import Fetcher
 from cloudimport.fetch.plan import CONNECTIONS
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from cloudimport.format.lock import BootRange
+    from cloudimport.format.lock import BootRange, Lock
     from cloudimport.importer.bursts import Bursts
     from cloudimport.observing import Observer
     from cloudimport.tracing import Recorder
@@ -271,8 +271,12 @@ def install(
     lock: str | None = None,
     cache: str | None = None,
     local: Iterable[str] | None = None,
+    locked: Lock | None = None,
 ) -> Environment:
-    """Install the environment of a lockfile or requirements file; see ``cloudimport.install``."""
+    """Install the environment of a lockfile or requirements file; see ``cloudimport.install``.
+
+    ``locked`` is what ``lock`` says, where that is no lockfile but a record of ``shelf run``.
+    """
     began = time.monotonic()
     inherited = _current if _current is not None and _current._inherited else None
     try:
@@ -282,7 +286,7 @@ def install(
             raise
         return inherited  # a child need not find what its parent has found
     targets = running_targets()
-    locked = read_lock(settings) if settings.lock else None
+    locked = _read_lock(settings, locked)
     url = (
         settings.shelf or (locked.shelf if locked else "") or settings_module.default_shelf(settings.environ)
     )
@@ -319,6 +323,15 @@ def install(
     finally:
         if _current is None or _current._parts is not parts:
             parts.fetcher.close()
+
+
+def _read_lock(settings: Settings, locked: Lock | None) -> Lock | None:
+    """Return the lock, if there is one: what the lockfile says, or what is not signed and need not be."""
+    if locked is None:
+        return read_lock(settings) if settings.lock else None
+    if settings.roots:
+        raise SignatureError(f"{settings.lock} is not signed, and CLOUDIMPORT_ROOT wants a signature")
+    return locked
 
 
 def _known_status(parts: _Parts) -> tuple[bytes, bool]:

@@ -23,6 +23,7 @@ from shelf_tools.commands import (
     promote,
     publish,
     report,
+    run,
     sbom,
     serve,
     show,
@@ -36,7 +37,7 @@ from shelf_tools.console import Call
 #: In the order of ``shelf --help``.
 _COMMANDS = (
     *(lock, publish, ls, show, diff, verify, yank, unyank, forget, gc, promote),
-    *(export, trace, boot, mirror, serve, key, report, sbom, policy),
+    *(run, serve, export, trace, boot, mirror, key, report, sbom, policy),
 )
 _EPILOG = """\
 The shelf is a folder, s3://bucket/prefix (endpoint: AWS_ENDPOINT_URL_S3; credentials: the standard

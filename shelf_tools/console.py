@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import sys
+import threading
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TypeAlias
@@ -12,6 +14,9 @@ from typing import TypeAlias
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+#: Lines of programs that run at once do not run into one another.
+_relaying = threading.Lock()
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -37,6 +42,16 @@ class Call:
     def print_json(self, value: object) -> None:
         """Print a value as JSON, for programs: in ASCII, so that nothing in it steers a terminal."""
         self._out.print(json.dumps(value, indent=1), markup=False, emoji=False)
+
+    def answer(self, value: object) -> None:
+        """Print a value as JSON on one line, in ASCII likewise."""
+        print(json.dumps(value), flush=True)
+
+    def relay(self, text: str) -> None:
+        """Print a line of a program that runs to standard error, as it comes."""
+        line = text.expandtabs()
+        with _relaying:
+            print(line if line.isprintable() else printable(line), file=sys.stderr, flush=True)
 
     def complain(self, text: str) -> None:
         """Print a line to standard error."""

@@ -107,10 +107,44 @@ def needed(
         yield Wanted(source, key, len(data), data=data)
         for part in locked.boots.get(target, ()):
             yield Wanted(source, part.key(target), -1, part.digest)
-        index = EnvironmentIndex(plain, ref)
-        for number in range(len(index.builds)):
-            for pack, size in index.section(number).packs:
-                yield Wanted(source, pack, size, pack.rpartition("-")[2])
+        yield from packs(source, EnvironmentIndex(plain, ref))
+
+
+def packs(source: Source, index: EnvironmentIndex) -> Iterator[Wanted]:
+    """Yield the packs that an index leads to."""
+    for number in range(len(index.builds)):
+        for pack, size in index.section(number).packs:
+            yield Wanted(source, pack, size, pack.rpartition("-")[2])
+
+
+def fill(
+    source: Source,
+    indexes: Sequence[EnvironmentIndex],
+    folder: Path,
+    on_start: Callable[[int], None],
+    on_done: Callable[[str], None],
+) -> int:
+    """Copy the packs of indexes to ``folder``, as ``mirror`` does; return how many were missing.
+
+    What is there with its size is not read again: whoever reads it checks it. Its time is set, so that
+    it is known when it was of use. Raises a FetchError or OSError.
+    """
+    wanted = {one.key: one for index in indexes for one in packs(source, index)}
+    missing = []
+    for one in wanted.values():
+        try:
+            os.utime(folder / one.key)
+            if (folder / one.key).stat().st_size == one.size:
+                continue
+        except OSError:
+            pass
+        missing.append(one)
+    if missing:
+        on_start(len(missing))
+    with ThreadPoolExecutor(_READERS) as pool:
+        for one, _ in zip(missing, pool.map(lambda one: _copy(folder, one), missing), strict=True):
+            on_done(keys.package_of(one.key))
+    return len(missing)
 
 
 def _index(have: Path | None, key: str, ref: Ref) -> bytes | None:

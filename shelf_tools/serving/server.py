@@ -91,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(work((run or invoke)[1], body))  # type: ignore[index]
             except (CloudImportError, OSError) as error:
                 self._reply(_refusal(error))
-            except Exception as error:  # noqa: BLE001 (an error of ours is told, and ends no connection)
+            except Exception as error:  # an error of ours is told, and ends no connection
                 text = f"{type(error).__name__}: {error}"
                 self._reply(_aws_error(500, "ServiceException", text))
                 raise
