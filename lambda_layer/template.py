@@ -22,8 +22,9 @@ def add(commands: Commands) -> None:
         help="print a template for AWS SAM or CloudFormation",
         description="Print a template: of a function with the layer and a role that may read what its "
         "lockfile needs (sam, cloudformation), or of a shelf's bucket and those who write to it (publisher).",
-        epilog="Without --lock and --shelf the stack makes the shelf's bucket; without --lock the function "
-        "may read any package of the shelf.",
+        epilog="Without --lock and --shelf the function's stack makes the shelf's bucket, too; without "
+        "--lock the function may read any package of the shelf. The publisher's stack makes the bucket of "
+        "--shelf.",
     )
     make.add_argument("kind", choices=KINDS)
     make.add_argument(
@@ -32,6 +33,7 @@ def add(commands: Commands) -> None:
     make.add_argument(
         "--shelf", metavar="URL", default="", help="s3://bucket/prefix, of a bucket that is there"
     )
+    make.add_argument("--no-bucket", action="store_true", help="publisher: the bucket is there already")
     make.add_argument("--python", metavar="X.Y", help="default: the lockfile's, else 3.12")
     make.add_argument("--arch", choices=("arm64", "x86_64"), help="default: the lockfile's, else arm64")
     make.add_argument(
@@ -50,7 +52,10 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write a template."""
     found = filling(options.lock and read_lock(options.lock), options.shelf, os.environ, _target(options))
-    text = template(options.kind, found._replace(code=options.code, layer=options.layer))
+    found = found._replace(code=options.code, layer=options.layer)
+    if options.kind == "publisher":
+        found = found._replace(has_bucket=not options.no_bucket)
+    text = template(options.kind, found)
     if options.output:
         write_file(options.output, text)
     else:

@@ -36,44 +36,31 @@ _ARCHITECTURES = {"aarch64": "arm64", "x86_64": "x86_64"}
 class Filling(NamedTuple):
     """What a template is filled in with.
 
-    ``place``: where the shelf lies, None if the stack makes its bucket. ``readable``: the keys, and prefixes
-    that end in ``/*``, that the function reads. ``code``, ``layer``: paths, relative to the template.
+    ``bucket``: its name, "" for one that CloudFormation makes up. ``prefix``: of the shelf in it, with a
+    slash at its end. ``has_bucket``: whether the stack makes it. ``readable``: the keys, and prefixes that
+    end in ``/*``, that the function reads. ``code``, ``layer``: paths, relative to the template.
     """
 
-    place: Place | None = None
+    bucket: str = ""
+    prefix: str = "shelf/"
+    has_bucket: bool = True
     readable: Sequence[str] = EVERYTHING
     runtime: str = "python3.12"
     architecture: str = "arm64"
     code: str = "function/"
     layer: str = "layer.zip"
 
-    @property
-    def prefix(self) -> str:
-        """The shelf's prefix as the templates have it, with a slash at its end.
-
-        Raises ConfigurationError for one that a policy could not name.
-        """
-        if self.place is None:
-            return "shelf/"
-        prefix = f"{self.place.prefix}/" if self.place.prefix else ""
-        if not _PREFIX.match(prefix):
-            raise ConfigurationError(
-                f"{self.place.prefix!r}: the templates take prefixes of letters, digits and !_.'()=,@+- only"
-            )
-        return prefix
-
 
 def template(kind: str, filling: Filling) -> str:
     """Return the text of a template. Raises ConfigurationError for what AWS would not take."""
-    policies = _policies(filling)
     made = {
-        "readers": "".join(f"  {line}\n" for line in as_yaml(policies)) + "\n",
-        "attached": "".join(f"        - !Ref {name}\n" for name in policies),
+        "readers": "".join(f"  {line}\n" for line in as_yaml(_policies(filling))) + "\n",
+        "name": f'      BucketName: "{filling.bucket}"\n' if filling.bucket else "",
         # A parameter or a resource: ``!Ref ShelfBucket`` is the bucket's name in either case.
-        "bucket" if filling.place else "place": "",
+        "place" if filling.has_bucket else "bucket": "",
     }
     words = {
-        "BUCKET": filling.place.bucket if filling.place else "",
+        "BUCKET": filling.bucket,
         "PREFIX": filling.prefix,
         "RUNTIME": filling.runtime,
         "ARCHITECTURE": filling.architecture,
@@ -107,7 +94,10 @@ def _policies(filling: Filling) -> dict[str, Any]:
             f"reading this takes {len(found)} policies, and a role has {_POLICIES} at most: let it read all "
             "packages of the shelf (--shelf without --lock)"
         )
-    return dict(managed(number, _document(share)) for number, share in enumerate(found, 1))
+    policies = dict(managed(number, _document(share)) for number, share in enumerate(found, 1))
+    for one in policies.values():
+        one["Properties"]["Roles"] = [{"Ref": "Role"}]
+    return policies
 
 
 def _document(readable: Iterable[str]) -> dict[str, Any]:
@@ -118,7 +108,7 @@ def _document(readable: Iterable[str]) -> dict[str, Any]:
 
 
 def filling(lock: Lock | None, shelf: str, environ: Mapping[str, str], target: Target | None) -> Filling:
-    """Return what a template is filled in with for a lockfile, or for a shelf, or for neither.
+    """Return what a template is filled in with for a lockfile, for a shelf, or for neither.
 
     ``shelf``: its URL, "" for the lockfile's. ``target``: of the function; None for the one that
     the lockfile has. Raises ConfigurationError.
@@ -126,10 +116,19 @@ def filling(lock: Lock | None, shelf: str, environ: Mapping[str, str], target: T
     url = shelf or (lock.shelf if lock else "")
     if lock and not url:
         raise ConfigurationError("the lockfile names no shelf: say which with --shelf s3://bucket/prefix")
-    found = Filling(Place.of(url, environ) if url else None)
+    found = _at(Place.of(url, environ)) if url else Filling()
     if lock is None:
         return _for(found, target) if target else found
     return _for(found, _of_lock(lock, target))._replace(readable=keys_of_lock(lock, ()))
+
+
+def _at(place: Place) -> Filling:
+    prefix = f"{place.prefix}/" if place.prefix else ""
+    if not _PREFIX.match(prefix):
+        raise ConfigurationError(
+            f"{place.prefix!r}: templates take prefixes of letters, digits and !_.'()=,@+- only"
+        )
+    return Filling(place.bucket, prefix, has_bucket=False)
 
 
 def _of_lock(lock: Lock, wanted: Target | None) -> Target:
