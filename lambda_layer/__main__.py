@@ -1,33 +1,43 @@
-"""``python -m lambda_layer``: what is made for AWS Lambda."""
+"""``python -m lambda_layer``: a thin layer over its commands."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from cloudimport.errors import CloudImportError
-from lambda_layer import template
+from lambda_layer.commands import template
+from shelf_tools.console import Call
 
-#: Each has ``add(commands)``, which sets ``run`` to what takes the arguments and returns the status.
+#: In the order of ``--help``.
 _COMMANDS = (template,)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns 0, or 1 after an error."""
-    top = argparse.ArgumentParser(prog="python -m lambda_layer", description="Make what AWS Lambda needs.")
+def parser() -> argparse.ArgumentParser:
+    """Return the command's argument parser."""
+    top = argparse.ArgumentParser(
+        prog="python -m lambda_layer", description="The AWS Lambda layer of cloudimport."
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add(commands)
-    options = top.parse_args(arguments)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0 done, 1 an error, 2 wrong usage."""
+    call = Call(parser().parse_args(arguments), "", dict(os.environ))
     try:
-        status: int = options.run(options)
+        status: int = call.options.run(call)
         return status
     except CloudImportError as error:
-        sys.stderr.write(f"lambda_layer: error: {error}\n")
+        for line in str(error).split("\n"):
+            call.complain(f"lambda_layer: error: {line}")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"lambda_layer: error: {where}{error.strerror or error}\n")
+        call.complain(f"lambda_layer: error: {where}{error.strerror or error}")
     return 1
 
 

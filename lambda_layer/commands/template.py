@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
 from cloudimport.errors import ConfigurationError
 from cloudimport.ids import Target
 from lambda_layer.templating import KINDS, Filling, filling, template
-from shelf_tools.console import Commands
+from shelf_tools.console import Call, Commands
 from shelf_tools.environments import read_lock
 from shelf_tools.swap import write_file
 
@@ -49,9 +47,10 @@ def add(commands: Commands) -> None:
     make.set_defaults(run=run)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(call: Call) -> int:
     """Write a template."""
-    found = filling(options.lock and read_lock(options.lock), options.shelf, os.environ, _target(options))
+    options = call.options
+    found = filling(options.lock and read_lock(options.lock), options.shelf, call.environ, _target(options))
     found = found._replace(code=options.code, layer=options.layer)
     if options.kind == "publisher":
         found = found._replace(has_bucket=not options.no_bucket)
@@ -59,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output:
         write_file(options.output, text)
     else:
-        sys.stdout.write(text)
+        call.say(text.removesuffix("\n"))
     return 0
 
 
