@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cloudimport.settings import Settings
+from cloudimport.settings import resolve
 from tests.support.children import REPOSITORY
 from tests.support.runtimes import find_python
 from tests.support.s3servers import S3Server
@@ -98,7 +98,8 @@ def test_the_deployment_of_kubernetes() -> None:
     spec = yaml.safe_load(text)["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    settings = Settings.of({one["name"]: one["value"] for one in container["env"]})
+    environ = {one["name"]: one["value"] for one in container["env"]}
+    settings = resolve(lock="cloudimport.lock", environ=environ)
     (mount,) = container["volumeMounts"]
     assert Path(settings.cache).parent == Path(mount["mountPath"])
     (volume,) = spec["volumes"]
