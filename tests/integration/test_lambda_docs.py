@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -77,7 +76,7 @@ def test_the_blocks_run(moto: S3Server, tmp_path: Path) -> None:
 
 
 def check_what_was_made(work: Path, moto: S3Server, bucket: str) -> None:
-    """The last template lets the last lockfile's packages be read; what ``sam build`` packs is the function."""
+    """The last template lets the last lockfile be read; what ``sam build`` packs is the function."""
     assert sorted(os.listdir(work / ".aws-sam/build/Function")) == ["app.py", "cloudimport.lock"]
     lock = json.loads((work / "function/cloudimport.lock").read_text())
     names = [line.partition("==")[0] for line in lock["requirements"]]
