@@ -17,7 +17,7 @@ from cloudimport.format.lock import Lock
 from cloudimport.ids import Target
 from shelf_tools.policy import Place, as_yaml, keys_of_lock, managed, shares
 
-KINDS = ("sam", "cloudformation", "publisher")
+KINDS = ("sam", "cloudformation", "publisher", "runner")
 #: What may be read if no lockfile says it: any environment of the shelf.
 EVERYTHING = ("packages/*", "envs/*", keys.STATUS)
 #: Managed policies that a role may have; characters of a bucket's name, at most.

@@ -18,6 +18,7 @@ import pytest
 
 from cloudimport.format import keys
 from lambda_layer.__main__ import main
+from lambda_layer.templating import KINDS
 from shelf_tools.environments import read_lock
 from tests.integration.test_policy import Shop
 from tests.support.installed import REQUESTS, publish_installed
@@ -261,7 +262,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(folder / "layer.zip", "w") as archive:
         archive.writestr("python/x.py", "")
     lock = MadeLock(folder).write(300)
-    for kind in ("sam", "cloudformation", "publisher"):
+    for kind in KINDS:
         (folder / f"{kind}.yaml").write_text(made(kind))
         (folder / f"{kind}-shelf.yaml").write_text(made(kind, "--shelf", "s3://my-shelf/some/prefix"))
     for kind in ("sam", "cloudformation"):
@@ -293,7 +294,7 @@ class MadeLock:
 def test_cfn_lint(written: Path) -> None:
     """All of them pass cfn-lint, warnings included."""
     files = sorted(written.glob("*.yaml"))
-    assert len(files) == 9
+    assert len(files) == 11
     assert tool("cfn-lint", "-t", *files).ok() == ""
 
 
