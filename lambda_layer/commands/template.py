@@ -19,8 +19,8 @@ def add(commands: Commands) -> None:
         "template",
         help="print a template for AWS SAM or CloudFormation",
         description="Print a template: of a function with the layer and a role that may read what its "
-        "lockfile needs (sam, cloudformation), of a shelf's bucket and those who write to it (publisher), or of "
-        "a function for 'shelf run --remote' (runner).",
+        "lockfile needs (sam, cloudformation), of a shelf's bucket and those who write to it (publisher), or "
+        "of a function for 'shelf run --remote' (runner).",
         epilog="Without --lock and --shelf the function's stack makes the shelf's bucket, too; without "
         "--lock the function may read any package of the shelf. The publisher's stack makes the bucket of "
         "--shelf.",
