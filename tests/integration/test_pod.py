@@ -1,4 +1,4 @@
-"""What docs/lambda.md says of Kubernetes: its Deployment's container, in a sandbox with what that is given."""
+"""What docs/lambda.md says of Kubernetes: its container, in a sandbox with what that is given."""
 
 from __future__ import annotations
 
