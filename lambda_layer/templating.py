@@ -107,19 +107,26 @@ def _document(readable: Iterable[str]) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def filling(lock: Lock | None, shelf: str, environ: Mapping[str, str], target: Target | None) -> Filling:
-    """Return what a template is filled in with for a lockfile, for a shelf, or for neither.
+def filling(locks: Sequence[Lock], shelf: str, environ: Mapping[str, str], target: Target | None) -> Filling:
+    """Return what a template is filled in with for lockfiles, for a shelf, or for neither.
 
-    ``shelf``: its URL, "" for the lockfile's. ``target``: of the function; None for the one that
-    the lockfile has. Raises ConfigurationError.
+    ``locks``: the function's, then those of its versions that still run or that one may go back to: each
+    has an index of its own. ``shelf``: its URL, "" for the first lockfile's. ``target``: of the function;
+    None for the one that the first lockfile has. Raises ConfigurationError.
     """
-    url = shelf or (lock.shelf if lock else "")
-    if lock and not url:
+    url = shelf or (locks[0].shelf if locks else "")
+    if locks and not url:
         raise ConfigurationError("the lockfile names no shelf: say which with --shelf s3://bucket/prefix")
     found = _at(Place.of(url, environ)) if url else Filling()
-    if lock is None:
+    if not locks:
         return _for(found, target) if target else found
-    return _for(found, _of_lock(lock, target))._replace(readable=keys_of_lock(lock, ()))
+    readable = sorted({key for lock in locks for key in keys_of_lock(lock, ())}, key=_order)
+    return _for(found, _of_lock(locks[0], target))._replace(readable=readable)
+
+
+def _order(key: str) -> tuple[int, str]:
+    """Return by what keys are sorted for people: packages, indexes, the status."""
+    return len(key.partition("packages/")[0]), key
 
 
 def _at(place: Place) -> Filling:

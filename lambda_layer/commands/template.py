@@ -27,7 +27,12 @@ def add(commands: Commands) -> None:
     )
     make.add_argument("kind", choices=KINDS)
     make.add_argument(
-        "--lock", metavar="FILE", type=Path, help="the function's lockfile; it says the shelf, too"
+        "--lock",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="the function's lockfile; it says the shelf, too. Again for lockfiles of versions that still run",
     )
     make.add_argument(
         "--shelf", metavar="URL", default="", help="s3://bucket/prefix, of a bucket that is there"
@@ -51,7 +56,8 @@ def add(commands: Commands) -> None:
 def run(call: Call) -> int:
     """Write a template."""
     options = call.options
-    found = filling(options.lock and read_lock(options.lock), options.shelf, call.environ, _target(options))
+    locks = [read_lock(path) for path in options.lock]
+    found = filling(locks, options.shelf, call.environ, _target(options))
     found = found._replace(code=options.code, layer=options.layer)
     if options.kind == "publisher":
         found = found._replace(has_bucket=not options.no_bucket)

@@ -26,7 +26,7 @@ def lock_of(*targets: str, shelf: str = "s3://b-u/p/q") -> Lock:
 
 def filled(lock: Lock | None, shelf: str = "", target: str = "") -> Filling:
     """Return what a template is filled in with."""
-    return filling(lock, shelf, {}, Target.parse(target) if target else None)
+    return filling([lock] if lock else [], shelf, {}, Target.parse(target) if target else None)
 
 
 def test_a_lockfile_says_everything() -> None:
@@ -35,6 +35,17 @@ def test_a_lockfile_says_everything() -> None:
     assert (found.bucket, found.prefix, found.has_bucket) == ("b-u", "p/q/", False)
     assert (found.runtime, found.architecture) == ("python3.12", "arm64")
     assert found.readable == ["packages/idna/*", "packages/six/*", f"envs/{'0a' * 32}", "status.json"]
+
+
+def test_versions_that_still_run() -> None:
+    """What their lockfiles need can be read, too; each key once. Shelf and machine are the first one's."""
+    older = lock_of(INTEL, shelf="s3://old")._replace(
+        requirements=("abc==1", "six==0"), targets={INTEL: Ref("ff" * 32, 1, 1)}
+    )
+    found = filling([lock_of(ARM), older], "", {}, None)
+    assert (found.bucket, found.architecture) == ("b-u", "arm64")
+    packages = [f"packages/{name}/*" for name in ("abc", "idna", "six")]
+    assert found.readable == [*packages, f"envs/{'0a' * 32}", f"envs/{'ff' * 32}", "status.json"]
 
 
 def test_another_shelf_is_told_beside_the_lockfile() -> None:
