@@ -120,13 +120,9 @@ def filling(locks: Sequence[Lock], shelf: str, environ: Mapping[str, str], targe
     found = _at(Place.of(url, environ)) if url else Filling()
     if not locks:
         return _for(found, target) if target else found
-    readable = sorted({key for lock in locks for key in keys_of_lock(lock, ())}, key=_order)
+    needed = {key for lock in locks for key in keys_of_lock(lock, ())}
+    readable = sorted(needed, key=lambda key: (not key.startswith("packages/"), key))
     return _for(found, _of_lock(locks[0], target))._replace(readable=readable)
-
-
-def _order(key: str) -> tuple[int, str]:
-    """Return by what keys are sorted for people: packages, indexes, the status."""
-    return len(key.partition("packages/")[0]), key
 
 
 def _at(place: Place) -> Filling:

@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         type=Path,
         action="append",
         default=[],
-        help="the function's lockfile; it says the shelf, too. Again for lockfiles of versions that still run",
+        help="the function's lockfile, which says the shelf, too; repeat it for versions that still run",
     )
     make.add_argument(
         "--shelf", metavar="URL", default="", help="s3://bucket/prefix, of a bucket that is there"
