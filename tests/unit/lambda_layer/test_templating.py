@@ -64,7 +64,7 @@ def test_which_machine_it_is() -> None:
     assert filled(both, target="lambda-python3.12-x86_64").architecture == "x86_64"
     with pytest.raises(ConfigurationError, match=r"is not for lambda-python3.13-arm64; .*python3.12-arm64"):
         filled(lock_of(ARM), target="lambda-python3.13-arm64")
-    with pytest.raises(ConfigurationError, match="it is for: none"):  # Lambda's has glibc 2.26
+    with pytest.raises(ConfigurationError, match="the lockfile is for: none"):  # Lambda's has glibc 2.26
         filled(lock_of("cp311-manylinux_2_34_x86_64"))
     assert filled(lock_of("cp311-manylinux_2_17_x86_64")).runtime == "python3.11"
 
