@@ -208,16 +208,16 @@ def fetched_index(
     counters.add("round_trips")
     data = read_record(source, keys.environment_index(ref.digest), ref)
     index = _checked(EnvironmentIndex(data, ref, _Columns(cache_root, ref, counters)), target)
-    keep_index(cache_root, ref, data)
+    keep_index(cache_root, ref, data, counters)
     return index
 
 
-def keep_index(cache_root: str, ref: Ref, data: bytes) -> None:
+def keep_index(cache_root: str, ref: Ref, data: bytes, counters: Counters | None = None) -> None:
     """Keep an environment index (its plain bytes) in the cache, if that can be written."""
     path = _index_path(cache_root, ref)
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        _keep(path, data, ref.digest, counters)
+        _keep(path, data, ref.digest, counters or Counters())
     except OSError:
         pass  # without a cache on disk the next process fetches it again
 

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from cloudimport.errors import CloudImportError
-from lambda_layer.commands import build
+from lambda_layer.commands import build, template
 from shelf_tools.console import Call
 
 #: In the order of ``--help``.
-_COMMANDS = (build,)
+_COMMANDS = (build, template)
 
 
 def parser() -> argparse.ArgumentParser:

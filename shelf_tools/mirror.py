@@ -117,34 +117,25 @@ def packs(source: Source, index: EnvironmentIndex) -> Iterator[Wanted]:
             yield Wanted(source, pack, size, pack.rpartition("-")[2])
 
 
-def fill(
-    source: Source,
-    indexes: Sequence[EnvironmentIndex],
-    folder: Path,
-    on_start: Callable[[int], None],
-    on_done: Callable[[str], None],
-) -> int:
-    """Copy the packs of indexes to ``folder``, as ``mirror`` does; return how many were missing.
+def top_up(
+    folder: Path, wanted: Sequence[Wanted], on_start: Callable[[int], None], on_done: Callable[[str], None]
+) -> None:
+    """As ``fill``, but what is there with its size is not read again: whoever uses it checks it.
 
-    What is there with its size is not read again: whoever reads it checks it. Its time is set, so that
-    it is known when it was of use. Raises a FetchError or OSError.
+    Its time is set, so that it is known when it was of use. Raises a FetchError or OSError.
     """
-    wanted = {one.key: one for index in indexes for one in packs(source, index)}
-    missing = []
-    for one in wanted.values():
-        try:
-            os.utime(folder / one.key)
-            if (folder / one.key).stat().st_size == one.size:
-                continue
-        except OSError:
-            pass
-        missing.append(one)
+    missing = [one for one in wanted if not _is_used(folder / one.key, one.size)]
     if missing:
-        on_start(len(missing))
-    with ThreadPoolExecutor(_READERS) as pool:
-        for one, _ in zip(missing, pool.map(lambda one: _copy(folder, one), missing), strict=True):
-            on_done(keys.package_of(one.key))
-    return len(missing)
+        fill(folder, missing, on_start, on_done)
+
+
+def _is_used(path: Path, size: int) -> bool:
+    """Whether a file is there with its size; then it is of use now."""
+    try:
+        os.utime(path)
+        return path.stat().st_size == size
+    except OSError:
+        return False
 
 
 def _index(have: Path | None, key: str, ref: Ref) -> bytes | None:

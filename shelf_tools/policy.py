@@ -1,15 +1,15 @@
-"""``shelf policy``: who may read what, as the documents that S3 takes.
+"""``shelf policy``: who may read what, as the documents that S3 takes, and as CloudFormation's resources.
 
 Forms: "IAM JSON policy elements reference" and "IAM and AWS STS quotas", IAM user guide; "Bucket policies",
-Amazon S3 user guide. A reader needs s3:GetObject on keys that it knows, and nothing else (docs/format.md,
-sections 4 and 11).
+Amazon S3 user guide; AWS::IAM::ManagedPolicy and AWS::S3::BucketPolicy, CloudFormation template reference. A
+reader needs s3:GetObject on keys that it knows, and nothing else (docs/format.md, sections 4 and 11).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cloudimport.errors import AbsentError, ConfigurationError, NotPublishedError
@@ -140,3 +140,48 @@ def too_large(document: Mapping[str, Any], is_for_bucket: bool) -> str:
         f"this policy has {size} characters, and AWS takes {limit} in a {what} policy: make several, each "
         "for some of the names (shelf policy --lock FILE NAME …)"
     )
+
+
+def shares(place: Place, wanted: Iterable[str]) -> list[list[str]]:
+    """Return what is wanted in as few lists as there have to be managed policies."""
+    found: list[list[str]] = [[]]
+    for key in wanted:
+        if too_large(policy(place, [*found[-1], key]), is_for_bucket=False):
+            found.append([])
+        found[-1].append(key)
+    return found
+
+
+def resources(place: Place, wanted: Iterable[str], principals: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the same as ``policy``, as resources of a template: managed policies, or a bucket's policy.
+
+    Raises ConfigurationError for what is no principal.
+    """
+    if principals:
+        document = policy(place, wanted, principals)
+        properties = {"Bucket": place.bucket, "PolicyDocument": document}
+        return {"ReadShelf": {"Type": "AWS::S3::BucketPolicy", "Properties": properties}}
+    return dict(managed(n, policy(place, share)) for n, share in enumerate(shares(place, wanted), 1))
+
+
+def managed(number: int, document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a managed policy as a resource of a template, and its name there."""
+    properties = {"Description": "Reads what is imported from a shelf.", "PolicyDocument": document}
+    return f"ReadShelf{number}", {"Type": "AWS::IAM::ManagedPolicy", "Properties": properties}
+
+
+def as_yaml(value: object) -> Iterator[str]:
+    """Yield the lines of a value in YAML, of which JSON's texts and numbers are a part."""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            if isinstance(one, Mapping | list):
+                yield f"{key}:"
+                yield from (f"  {line}" for line in as_yaml(one))
+            else:
+                yield f"{key}: {json.dumps(one)}"
+    elif isinstance(value, list):
+        for one in value:
+            marks = iter(("- ",))
+            yield from (next(marks, "  ") + line for line in as_yaml(one))
+    else:
+        yield json.dumps(value)

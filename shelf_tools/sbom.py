@@ -129,11 +129,14 @@ def write_sbom(
     needs = check({part.pin: part.built.content for part in parts}, listed, Target.parse(target)).needs
     if loaded is not None:
         parts = _among(parts, loaded.pins)
-        needs = {
-            part.pin: [one for one in needs.get(part.pin, ()) if str(one) in loaded.pins] for part in parts
-        }
+        needs = {part.pin: _of(needs.get(part.pin, {}), loaded.pins) for part in parts}
     bom = _bom(parts, needs, ref.digest, target, "" if loaded is None else "".join(sorted(loaded.pins)))
     return make_outputter(bom, OutputFormat.JSON, _SCHEMA).output_as_string(indent=2) + "\n"
+
+
+def _of(needed: Mapping[Pin, tuple[str, ...]], pins: Mapping[str, str]) -> dict[Pin, tuple[str, ...]]:
+    """Return what is needed of some pins (``name==version``)."""
+    return {pin: whence for pin, whence in needed.items() if str(pin) in pins}
 
 
 def _among(parts: Sequence[Part], loaded: Mapping[str, str]) -> list[Part]:

@@ -28,7 +28,7 @@ from shelf_tools.compressing import decompress_record
 from shelf_tools.depot import Depot
 from shelf_tools.environments import open_shelf, publish_environment
 from shelf_tools.indexing import Built, build_index
-from shelf_tools.mirror import fill
+from shelf_tools.mirror import packs, top_up
 from shelf_tools.status import Mark, read_marks
 from shelf_tools.store import Store, open_store
 from shelf_tools.swap import write_file
@@ -110,7 +110,8 @@ class Settler:
         def tell(missing: int) -> None:
             self._note(f"{missing} of the packs are fetched from {self._url}, once")
 
-        fill(self._source, indexes, self._depot.folder, tell, lambda _: None)
+        wanted = {one.key: one for index in indexes for one in packs(self._source, index)}
+        top_up(self._depot.folder, list(wanted.values()), tell, lambda _: None)
 
     def _marks(self) -> dict[Pin, Mark]:
         """Return what is yanked, as far as it is to be heeded and can be known."""

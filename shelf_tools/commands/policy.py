@@ -15,10 +15,12 @@ from shelf_tools.environments import read_lock
 from shelf_tools.pins import read_pins
 from shelf_tools.policy import (
     Place,
+    as_yaml,
     keys_of_lock,
     keys_of_names,
     keys_of_requirements,
     policy,
+    resources,
     too_large,
 )
 
@@ -56,6 +58,13 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         default=[],
         help="whom a bucket's policy is for: the ARN of a role or user, an account, or *; repeatable",
     )
+    make.add_argument(
+        "--format",
+        choices=("json", "cloudformation"),
+        default="json",
+        help="cloudformation: as YAML, to be put below a template's Resources; what is too large for one "
+        "managed policy becomes several; default: json",
+    )
     make.set_defaults(run=run)
 
 
@@ -65,10 +74,15 @@ def run(call: Call) -> int:
     if options.bucket_policy != bool(options.principal):
         raise ConfigurationError("--bucket-policy and --principal ARN belong together: who may read?")
     url, wanted = _wanted(call)
-    document = policy(Place.of(url, call.environ), wanted, options.principal)
-    call.say(json.dumps(document, indent=2))
+    place = Place.of(url, call.environ)
+    document = policy(place, wanted, options.principal)
+    as_resources = options.format == "cloudformation"
+    if as_resources:
+        call.say("\n".join(as_yaml(resources(place, wanted, options.principal))))
+    else:
+        call.say(json.dumps(document, indent=2))
     note = too_large(document, options.bucket_policy)
-    if note:
+    if note and (options.bucket_policy or not as_resources):
         call.complain(f"note: {note}")
     return 0
 

@@ -43,6 +43,8 @@ class S3Server:
     access_key: str
     secret_key: str
     region: str = "us-east-1"
+    #: Of the keys of a role.
+    token: str = ""
     #: What vouches for its certificate, if it speaks TLS.
     root: Path | None = None
     #: Where it writes a line for each request, if it does.
@@ -59,17 +61,29 @@ class S3Server:
             "AWS_DEFAULT_REGION": self.region,
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_EC2_METADATA_DISABLED": "true",
+            **({"AWS_SESSION_TOKEN": self.token} if self.token else {}),
             **({"AWS_CA_BUNDLE": str(self.root)} if self.root else {}),
         }
 
     def client(self, service: str = "s3") -> Any:
         """Return a boto3 client of this server, whatever the environment says."""
-        return _client(service, self.endpoint, self.access_key, self.secret_key, self.region, self.root)
+        keys = self.access_key, self.secret_key
+        return _client(service, self.endpoint, *keys, self.region, self.root, self.token)
 
     def make_bucket(self, bucket: str) -> str:
         """Create ``bucket`` and return its name."""
         self.client().create_bucket(Bucket=bucket)
         return bucket
+
+    def take_role(self, arn: str) -> S3Server:
+        """Return the server with the keys of a session of a role."""
+        keys = self.client("sts").assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
+        return replace(
+            self,
+            access_key=keys["AccessKeyId"],
+            secret_key=keys["SecretAccessKey"],
+            token=keys["SessionToken"],
+        )
 
     def make_user(self, name: str) -> User:
         """Make a user who may do nothing yet."""
@@ -236,7 +250,13 @@ def _moto_user(endpoint: str) -> tuple[str, str]:
 
 
 def _client(
-    service: str, endpoint: str, access: str, secret: str, region: str, root: Path | None = None
+    service: str,
+    endpoint: str,
+    access: str,
+    secret: str,
+    region: str,
+    root: Path | None = None,
+    token: str = "",
 ) -> Any:
     import boto3
     from botocore.config import Config
@@ -253,6 +273,7 @@ def _client(
         endpoint_url=endpoint,
         aws_access_key_id=access,
         aws_secret_access_key=secret,
+        aws_session_token=token or None,
         region_name=region,
         verify=str(root) if root else None,
         config=config,

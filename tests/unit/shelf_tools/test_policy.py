@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cloudimport.errors import ConfigurationError, NotPublishedError
 from cloudimport.format.lock import Lock
@@ -21,6 +22,8 @@ from shelf_tools.policy import (
     keys_of_names,
     keys_of_requirements,
     policy,
+    resources,
+    shares,
     too_large,
 )
 from tests.support.shelfcommand import run_shelf
@@ -132,6 +135,37 @@ def test_too_large() -> None:
     assert too_large(middle, True) == ""
     large = policy(PLACE, keys_of_names([f"package-{n}" for n in range(500)]), ["*"])
     assert "AWS takes 20480 in a bucket policy" in too_large(large, True)
+
+
+def test_what_is_too_large_becomes_several() -> None:
+    """As few as it takes, in order, and all of what was wanted."""
+    wanted = keys_of_names([f"package-{n}" for n in range(120)])
+    found = shares(PLACE, wanted)
+    assert len(found) == 2
+    assert [key for share in found for key in share] == wanted
+    assert not any(too_large(policy(PLACE, share), False) for share in found)
+    assert shares(PLACE, keys_of_names(["a"])) == [keys_of_names(["a"])]
+
+
+@pytest.mark.parametrize("names", [["a"], [f"package-{n}" for n in range(120)]])
+def test_resources_of_a_template(tmp_path: Path, names: list[str]) -> None:
+    """As YAML, the same documents; a bucket's policy has its bucket; nothing is said of what was split."""
+    ran = run_shelf("policy", *names, "--shelf", "s3://bucket/a: #b'\"", "--format", "cloudformation")
+    place, wanted = Place("bucket", "a: #b'\"", ""), keys_of_names(names)
+    made = yaml.safe_load(ran.ok())
+    assert made == resources(place, wanted)
+    assert {one["Type"] for one in made.values()} == {"AWS::IAM::ManagedPolicy"}
+    documents = [one["Properties"]["PolicyDocument"] for one in made.values()]
+    assert documents == [policy(place, share) for share in shares(place, wanted)]
+    assert ran.stderr == ""
+    ran = run_shelf(
+        *("policy", "a", "--shelf", "s3://bucket", "--bucket-policy", "--principal", "*"),
+        "--format",
+        "cloudformation",
+    )
+    properties = yaml.safe_load(ran.ok())["ReadShelf"]["Properties"]
+    document = policy(Place("bucket", "", ""), keys_of_names(["a"]), ["*"])
+    assert properties == {"Bucket": "bucket", "PolicyDocument": document}
 
 
 def test_the_command(tmp_path: Path) -> None:
