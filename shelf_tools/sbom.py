@@ -136,7 +136,7 @@ def write_sbom(
 
 def _of(needed: Mapping[Pin, tuple[str, ...]], pins: Mapping[str, str]) -> dict[Pin, tuple[str, ...]]:
     """Return what is needed of some pins (``name==version``)."""
-    return {pin: whence for pin, whence in needed.items() if str(pin) in pins}
+    return {pin: extras for pin, extras in needed.items() if str(pin) in pins}
 
 
 def _among(parts: Sequence[Part], loaded: Mapping[str, str]) -> list[Part]:
