@@ -57,10 +57,16 @@ def locate(path: str = "") -> str:
 
 
 def _extension_path(suffix: str) -> str:
-    """Return the file of the codec's extension module, looked for beside us, then on ``sys.path``."""
+    """Return the file of the codec's extension module: ours, the package's beside us, or on ``sys.path``."""
     import os
 
-    beside = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    here = os.path.dirname(os.path.abspath(__file__))
+    own = os.path.join(
+        here, f"_zstd{suffix}"
+    )  # the Lambda layer's: no folder `backports` for handlers to find
+    if os.path.isfile(own):
+        return own
+    beside = os.path.dirname(os.path.dirname(here))
     for folder in (beside, *sys.path):
         path = os.path.join(folder, "backports", "zstd", f"_zstd{suffix}")
         if os.path.isfile(path):

@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.faulty import FaultyServer
 from tests.support.installed import publish_installed
-from tests.support.serving import Said, mounts, serving, temporary_files, wait_until_gone
+from tests.support.serving import Said, mounts_of, serving, wait_until_gone
 from tests.support.shelves import MadeShelf, write_tree
 
 #: Packages of which some are large: sources, data and native code.
@@ -78,10 +78,11 @@ def burst(folder: Path, count: int, warm: int, end: signal.Signals) -> dict[str,
     shelf.environment()
     functions = write_tree(folder / "f", {"burst/f.py": HANDLER})
     (functions / "burst" / "cloudimport.lock").write_bytes(shelf.lock.read_bytes())
-    before = temporary_files(), mounts()
+    (folder / "temporary").mkdir()
     with FaultyServer(Path(shelf.url)) as store:
         env = {"CLOUDIMPORT_SHELF": "s3://bucket", "AWS_ENDPOINT_URL_S3": store.endpoint}
         env |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
+        env["TMPDIR"] = str(folder / "temporary")
         options = ("--timeout", "300", "--concurrency", str(count))
         with serving(functions, folder / "cache", *options, env=env) as served:
             gate, began = Gate(count), time.monotonic()
@@ -132,7 +133,8 @@ def burst(folder: Path, count: int, warm: int, end: signal.Signals) -> dict[str,
             }
             served.stop(end)
             assert wait_until_gone(running, 60) == set()
-    assert (temporary_files(), mounts()) == before
+    assert list((folder / "temporary").iterdir()) == []
+    assert mounts_of(folder) == []
     return figures
 
 
