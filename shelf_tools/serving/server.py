@@ -76,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Run a function."""
-        path = unquote(urlsplit(self.path).path)
+        path = urlsplit(self.path).path
         run, invoke = _RUN.fullmatch(path), _INVOKE.fullmatch(path)
         if self.headers.get("Origin") or self.headers.get("Sec-Fetch-Site") == "cross-site":
             # Any page that a browser shows can post here.
@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             work = self._run if run else self._invoke
             try:
-                self._reply(work((run or invoke)[1], body))  # type: ignore[index]
+                self._reply(work(unquote((run or invoke)[1]), body))  # type: ignore[index]
             except (CloudImportError, OSError) as error:
                 self._reply(_refusal(error))
             except Exception as error:  # an error of ours is told too
