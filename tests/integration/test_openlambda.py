@@ -129,7 +129,8 @@ def test_a_worker_s_folder(shelf: MadeShelf, tmp_path: Path) -> None:
         names = os.listdir(folder / pin / "files")
         (info,) = (name for name in names if name.endswith(".dist-info"))
         assert (folder / pin / "files" / info / "METADATA").is_file()
-    code = "import sys; sys.path[:0] = sys.argv[1:]; import requests, certifi; print(requests.__file__, certifi.where())"
+    code = "import sys; sys.path[:0] = sys.argv[1:]; import requests, certifi"
+    code += "; print(requests.__file__, certifi.where())"
     paths = [str(folder / pin / "files") for pin in pins]
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code, *paths], capture_output=True, text=True, check=True
