@@ -81,7 +81,7 @@ def run(call: Call) -> int:
         options.functions,
         cache,
         (options.logs or cache / "logs").resolve(),
-        call.url,
+        options.shelf or call.environ.get("CLOUDIMPORT_SHELF", ""),
         call.environ,
         Sizes(options.memory, options.tmp, options.timeout),
         Keeping(options.concurrency, options.requests, options.idle, options.timeout + 60),

@@ -42,7 +42,7 @@ def runtime_layer(cache: Path, target: Target, python: Interpreter, environ: Map
         folder = Path(made, "python")
         shutil.copytree(package, folder / "cloudimport", ignore=shutil.ignore_patterns("__pycache__", "*.c"))
         if target.python < (3, 14):
-            _add_codec(folder / "backports" / "zstd", target, environ)
+            _add_codec(folder / "cloudimport" / "format", target, environ)
         _compile(python, folder)
         for path in (Path(made), *Path(made).rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -59,8 +59,8 @@ def _digest(package: Path) -> str:
 
 
 def _add_codec(folder: Path, target: Target, environ: Mapping[str, str]) -> None:
+    """Put the codec where the runtime looks first: a folder ``backports`` would be seen by functions."""
     suffix = target.extension_suffixes[0]
-    folder.mkdir(parents=True)
     for entry in sys.path:
         installed = Path(entry, "backports", "zstd", f"_zstd{suffix}")
         if installed.is_file():

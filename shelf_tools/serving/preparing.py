@@ -13,7 +13,7 @@ from cloudimport.errors import ConfigurationError
 from cloudimport.format.lock import Lock
 from cloudimport.format.requirements import decode, parse_file
 from cloudimport.ids import PYTHONS, Target, running_targets
-from cloudimport.settings import Settings, resolve
+from cloudimport.settings import Settings, default_shelf, resolve
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.profiles import Profiles
 from shelf_tools.interpreters import Interpreter, find_interpreter
@@ -65,7 +65,7 @@ class Packages(NamedTuple):
 
 
 class Preparer:
-    """Makes boxes. ``cache`` is a folder for what is kept; ``shelf`` is where a lock says none."""
+    """Makes boxes. ``cache`` is a folder for what is kept; ``shelf`` wins over what locks say."""
 
     def __init__(
         self, cache: Path, shelf: str, environ: Mapping[str, str], pythons: Sequence[Path], tier: Tier
@@ -127,11 +127,11 @@ class Preparer:
         )
         if function.lock:
             locked = environments.read_lock(settings)
-            url = settings.shelf or locked.shelf or self._shelf
+            url = settings.shelf or self._shelf or locked.shelf or default_shelf(self._environ)
             target, python = self._python(lambda one: str(one) in locked.targets, str(source), locked)
             lock = self._kept(function.lock.read_bytes())
         else:
-            url = settings.shelf or self._shelf
+            url = settings.shelf or self._shelf or default_shelf(self._environ)
             lock, locked, target, python = self._resolved(function, settings, url, reading)
         shared = self._tier.ensure(url, reading, locked, str(target))
         return Packages(target, python, lock, shared, url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import signal
 import threading
 import time
@@ -17,9 +18,26 @@ from botocore.exceptions import ClientError
 
 from tests.support.faulty import FaultyServer
 from tests.support.installed import REQUESTS, publish_installed
-from tests.support.serving import Served, mounts, serving, temporary_files, wait_until_gone
+from tests.support.serving import Served, mounts_of, serving, wait_until_gone
 from tests.support.shelves import MadeShelf, write_tree
 
+ENVIRON = "import os\n\ndef f(event):\n    return dict(os.environ)\n"
+TICKING = """
+import threading, time
+
+ticks = []
+
+def tick():
+    while True:
+        ticks.append(time.monotonic())
+        time.sleep(0.01)
+
+threading.Thread(target=tick, daemon=True).start()
+
+def f(event):
+    time.sleep(0.2)
+    return max(b - a for a, b in zip(ticks, ticks[1:]))
+"""
 FUNCTIONS = {
     "echo/f.py": "def f(event):\n    return event\n",
     "path/f.py": "import sys\n\ndef f(event):\n    return sys.path\n",
@@ -45,9 +63,23 @@ FUNCTIONS = {
         "    return {'file': requests.__file__, 'roots': roots, 'stats': cloudimport.stats()}\n"
     ),
     "listed/f.py": "import idna\n\ndef f(event):\n    return idna.__version__\n",
+    "one/f.py": ENVIRON,
+    "two/f.py": ENVIRON,
+    "three/f.py": ENVIRON,
+    "two.env": "# own\nAWS_ACCESS_KEY_ID=own\nAWS_SECRET_ACCESS_KEY=s\nCOLOUR=red\n",
+    "three.env": "AWS_PROFILE=team\n",
+    "unknown/f.py": "f = len\n",
+    "unknown/requirements.txt": "nothing==1.0\n",
+    "ticking/f.py": TICKING,
     "broken/f.py": "def f(event)\n",
     "empty/note.txt": "",
 }
+
+
+def cache_of(folder: Path, served: Served) -> Path:
+    """Return a cache that has what every server would compile, and nothing else."""
+    shutil.copytree(served.cache / "serve" / "runtimes", folder / "cache" / "serve" / "runtimes")
+    return folder / "cache"
 
 
 class World:
@@ -62,6 +94,8 @@ class World:
         self.functions = write_tree(folder / "functions", FUNCTIONS)
         for name, file in (("uses", self.shelf.lock), ("listed", self.shelf.requirements)):
             (self.functions / name / file.name).write_bytes(file.read_bytes())
+        keys = "[team]\naws_access_key_id = t\naws_secret_access_key = u\n"
+        write_tree(folder / "aws", {"credentials": keys})
         self.server = FaultyServer(Path(self.shelf.url))
 
     @property
@@ -73,6 +107,8 @@ class World:
             "AWS_ACCESS_KEY_ID": "a",
             "AWS_SECRET_ACCESS_KEY": "b",
             "AWS_REGION": "us-east-1",
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "aws" / "credentials"),
+            "OTHER": "secret",
         }
 
 
@@ -208,14 +244,14 @@ def test_packages_come_from_the_shelf(served: Served) -> None:
     assert listed.status == 200, listed.text
 
 
-def test_sandboxes_share_what_the_server_fetched(world: World, tmp_path: Path) -> None:
+def test_sandboxes_share_what_the_server_fetched(world: World, served: Served, tmp_path: Path) -> None:
     """Twelve at once, of an empty cache: the store is asked once for each object, by the server alone."""
-    with serving(world.functions, tmp_path / "cache", env=world.env) as served:
+    with serving(world.functions, cache_of(tmp_path, served), env=world.env) as own:
         before = len(world.server.requests)
         answers = [None] * 12
 
         def ask(number: int) -> None:
-            answers[number] = served.run("uses").value["stats"]
+            answers[number] = own.run("uses").value["stats"]
 
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(answers))]
         for thread in threads:
@@ -227,100 +263,83 @@ def test_sandboxes_share_what_the_server_fetched(world: World, tmp_path: Path) -
         assert len(stats) == len(answers)
         assert {(one["requests"], one["bytes_fetched"]) for one in stats} == {(0, 0)}
         assert all(one["bytes_shared"] > 100_000 for one in stats)
-        traffic = served.status()["tier"]
+        traffic = own.status()["tier"]
         assert traffic["objects"] == len(REQUESTS) + 1  # a pack of each, and the index
         assert len(fetched) == traffic["requests"] == traffic["objects"]
-        assert served.status()["made"] <= len(answers)
+        assert own.status()["made"] <= len(answers)
         tier = list((tmp_path / "cache").rglob("pack-*"))
         assert len(tier) == len(REQUESTS)
         assert not any(path.stat().st_mode & 0o022 for path in tier)
 
 
-def test_a_tier_that_is_too_small_says_so(world: World, tmp_path: Path) -> None:
+def test_a_tier_that_is_too_small_says_so(world: World, served: Served, tmp_path: Path) -> None:
     """What does not fit is an error with both sizes and the flag, and other functions run."""
-    with serving(world.functions, tmp_path / "cache", "--tier-size", "10K", env=world.env) as served:
-        said = served.invoke("uses")
+    with serving(world.functions, cache_of(tmp_path, served), "--tier-size", "10K", env=world.env) as own:
+        said = own.invoke("uses")
         assert said.status == 502
         assert "may hold 10240 bytes" in said.value["Message"]
         assert "--tier-size" in said.value["Message"]
-        assert served.run("echo", 1).value == 1
+        assert own.run("echo", 1).value == 1
 
 
-def test_what_is_not_published_is_named(world: World, tmp_path: Path) -> None:
+def test_what_is_not_published_is_named(served: Served) -> None:
     """A list that the shelf does not have is an error that names the package and the command."""
-    functions = write_tree(tmp_path / "f", {"one/f.py": "f = len", "one/requirements.txt": "nothing==1.0\n"})
-    with serving(functions, tmp_path / "cache", env=world.env) as served:
-        said = served.run("one", [])
-        assert said.status == 502
-        assert "nothing==1" in said.value["Message"]
-        assert "shelf publish" in said.value["Message"]
+    said = served.invoke("unknown", [])
+    assert said.status == 502
+    assert "nothing==1" in said.value["Message"]
+    assert "shelf publish" in said.value["Message"]
 
 
-def test_credentials_are_the_function_s_own(world: World, tmp_path: Path) -> None:
+def test_credentials_are_the_function_s_own(served: Served) -> None:
     """The server's keys by name, and nothing else of its environment; a function's own come instead."""
-    code = "import os\n\ndef f(event):\n    return dict(os.environ)\n"
-    functions = write_tree(tmp_path / "f", {"one/f.py": code, "two/f.py": code, "three/f.py": code})
-    (functions / "two.env").write_text("# own\nAWS_ACCESS_KEY_ID=own\nAWS_SECRET_ACCESS_KEY=s\nCOLOUR=red\n")
-    (functions / "three.env").write_text("AWS_PROFILE=team\n")
-    home = write_tree(tmp_path / "aws", {"c": "[team]\naws_access_key_id = t\naws_secret_access_key = u\n"})
-    env = {**world.env, "OTHER": "secret", "AWS_SHARED_CREDENTIALS_FILE": str(home / "c")}
-    with serving(functions, tmp_path / "cache", env=env) as served:
-        one, two, three = (served.run(name).value for name in ("one", "two", "three"))
+    one, two, three = (served.run(name).value for name in ("one", "two", "three"))
     assert (one["AWS_ACCESS_KEY_ID"], one["AWS_SECRET_ACCESS_KEY"]) == ("a", "b")
     assert (two["AWS_ACCESS_KEY_ID"], two["AWS_SECRET_ACCESS_KEY"], two["COLOUR"]) == ("own", "s", "red")
     assert (three["AWS_ACCESS_KEY_ID"], three["AWS_SECRET_ACCESS_KEY"]) == ("t", "u")
     assert not any("OTHER" in each or "AWS_SHARED_CREDENTIALS_FILE" in each for each in (one, two, three))
 
 
-def test_sandboxes_are_kept_and_let_go(world: World, tmp_path: Path) -> None:
+def test_sandboxes_are_kept_and_let_go(world: World, served: Served, tmp_path: Path) -> None:
     """One is used again, and replaced when its code changes, when it is worn out, and when it is idle."""
     functions = write_tree(
         tmp_path / "f",
         {"one/f.py": "import os\ncount = []\n\ndef f(event):\n    count.append(1)\n    return len(count)\n"},
     )
-    with serving(functions, tmp_path / "cache", "--requests", "3", "--idle", "2") as served:
-        assert [served.run("one").value for _ in range(4)] == [1, 2, 3, 1]
-        assert len(served.instances("one")) == 1
+    with serving(functions, cache_of(tmp_path, served), "--requests", "3", "--idle", "2") as own:
+        assert [own.run("one").value for _ in range(4)] == [1, 2, 3, 1]
+        assert len(own.instances("one")) == 1
         (functions / "one" / "f.py").write_text("def f(event):\n    return 'new'\n")
-        assert served.run("one").value == "new"
+        assert own.run("one").value == "new"
         for _ in range(200):
-            if not served.instances("one"):
+            if not own.instances("one"):
                 break
             time.sleep(0.05)
-        assert served.status()["sandboxes"] == 0
-        assert served.run("one").value == "new"
+        assert own.status()["sandboxes"] == 0
+        assert own.run("one").value == "new"
 
 
-def test_between_invocations_nothing_runs(world: World, tmp_path: Path) -> None:
+def test_between_invocations_nothing_runs(served: Served) -> None:
     """A thread that a function left behind stands still until the next invocation, as on AWS."""
-    code = (
-        "import threading, time\nticks = []\n\n"
-        "def tick():\n    while True:\n        ticks.append(time.monotonic())\n        time.sleep(0.01)\n\n"
-        "threading.Thread(target=tick, daemon=True).start()\n\n"
-        "def f(event):\n    time.sleep(0.2)\n"
-        "    return [len(ticks), max(b - a for a, b in zip(ticks, ticks[1:]))]\n"
-    )
-    functions = write_tree(tmp_path / "f", {"one/f.py": code})
-    with serving(functions, tmp_path / "cache") as served:
-        served.run("one")
-        (instance,) = served.instances("one")
-        time.sleep(1.5)
-        assert instance["served"] == 1
-        assert served.run("one").value[1] > 1.0
+    assert served.run("ticking").value < 1.0
+    time.sleep(1.5)
+    assert served.run("ticking").value > 1.0
+    assert [one["served"] for one in served.instances("ticking")] == [2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left(world: World, tmp_path: Path, number: signal.Signals) -> None:
+def test_nothing_is_left(world: World, served: Served, tmp_path: Path, number: signal.Signals) -> None:
     """No process, no mount and no temporary file outlives the server, however it ends."""
-    before = temporary_files(), mounts()
-    with serving(world.functions, tmp_path / "cache", env=world.env) as served:
-        assert served.run("uses").status == 200
-        assert served.run("echo", 1).value == 1
-        running = served.processes()
+    (tmp_path / "temporary").mkdir()
+    env = {**world.env, "TMPDIR": str(tmp_path / "temporary")}
+    with serving(world.functions, cache_of(tmp_path, served), env=env) as own:
+        assert own.run("uses").status == 200
+        assert own.run("echo", 1).value == 1
+        running = own.processes()
         assert len(running) > 4
-        served.stop(number)
+        own.stop(number)
         assert wait_until_gone(running) == set()
-    assert (temporary_files(), mounts()) == before
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert mounts_of(tmp_path) == []
 
 
 def _encoded(value: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -160,11 +159,7 @@ def _runs(pid: int) -> bool:
     return state not in ("Z", "X")
 
 
-def temporary_files() -> set[str]:
-    """Return the names in the folder for temporary files that are of this project."""
-    return {name for name in os.listdir("/tmp") if name.startswith(("cloudimport", "shelf"))}
-
-
-def mounts() -> set[str]:
-    """Return what is mounted as this process sees it."""
-    return set(Path("/proc/self/mounts").read_text().splitlines())
+def mounts_of(folder: Path) -> list[str]:
+    """Return what is mounted below a folder, or is a sandbox's, as this process sees it."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return [line for line in lines if str(folder) in line or "/run/cloudimport" in line]
