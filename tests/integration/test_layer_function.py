@@ -97,7 +97,9 @@ def _figures(seen: dict[str, Any], start: float, second: float) -> str:
 
 
 def _run(one: Function, work: Any, name: str, told: Callable[[str, Any], None]) -> None:
-    """Start, invoke twice: the answer is right, and the second invocation asks the store for nothing."""
+    """Start, invoke twice: the answer is right, the second time asks the store for nothing; /tmp has native
+    files, data, the index, and a cache of blocks that is bounded.
+    """
     start = _started(one)
     seen = one.result({"measure": True})
     assert (seen["work"], seen["event"]) == (work, {"measure": True})
@@ -105,6 +107,8 @@ def _run(one: Function, work: Any, name: str, told: Callable[[str, Any], None]) 
     assert seen["handler"] == "app.handler"
     assert seen["top"] == ["cloudimport"]
     assert 0 < seen["stats"]["requests"] < 60
+    assert seen["tmp"].keys() <= {"blocks", "indexes", "native", "data"}  # modules run from memory
+    assert seen["tmp"]["blocks"] <= 128 << 20
     again = one.invoke({"measure": True})
     assert again.value["work"] == work
     assert again.value["stats"]["requests"] == seen["stats"]["requests"]
