@@ -407,7 +407,7 @@ loaded = {name: getattr(sys.modules[name], "__file__", None) for name in set(sys
 import requests, bulk
 compiled_here = [name for name in compiled if name.startswith(("/opt", "/tmp"))]
 
-import ctypes, os, subprocess
+import ctypes, importlib.util, os, subprocess
 CODE = "import requests, cloudimport, bulk; print(requests.__file__, cloudimport.stats()['requests'])"
 
 def handler(event, context):
@@ -419,7 +419,8 @@ def handler(event, context):
     away = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     ran = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=away)
     return {"compiled": compiled_here, "loaded": loaded, "text": text, "child": ran.stdout.split(),
-            "error": ran.stderr, "warm": cloudimport.stats()["requests"] - before}
+            "error": ran.stderr, "warm": cloudimport.stats()["requests"] - before,
+            "codec": importlib.util.find_spec("backports") is not None}
 """
 
 
@@ -446,6 +447,7 @@ def test_canary(spoilt: bool, bench: Bench, small: Published, tmp_path: Path) ->
     assert seen["child"][0].startswith("/tmp/cloudimport/"), seen["error"]
     assert seen["child"][1:] == ["0"]
     assert seen["warm"] == 0
+    assert seen["codec"] is False  # its name is left to the function
     files = [file for file in seen["loaded"].values() if file]
     assert len(files) > 20
     assert [
