@@ -340,6 +340,33 @@ def test_no_lockfile(bench: Bench, small: Published, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.network
+def test_a_layer_for_another_machine(bench: Bench, small: Published, tmp_path: Path) -> None:
+    """It is named, with what to attach."""
+    other = "arm64" if os.uname().machine == "x86_64" else "x86_64"
+    layer = unpack(built(VERSION, bench.folder, other).path, tmp_path / "opt")
+    task = small.task(tmp_path / "task")
+    with function(box_for("wrapper", small, task, bench.runtime(), VERSION, layers=[layer])) as one:
+        answer = one.ready()
+        assert answer is not None
+        said = answer.value["errorMessage"]
+        assert said.startswith(f"this layer of cloudimport is for cpython-{VERSION.replace('.', '')}-")
+        assert said.endswith("attach the layer of the function's Python and architecture")
+
+
+def test_the_cache_of_blocks_is_bounded(bench: Bench, small: Published, tmp_path: Path) -> None:
+    """By its setting, which is 128M unless a function says other."""
+    environ = {"CLOUDIMPORT_CACHE_SIZE": "600k"}
+    task = small.task(tmp_path / "task")
+    layers = [bench.layer()]
+    box = box_for("wrapper", small, task, bench.runtime(), VERSION, layers=layers, environ=environ)
+    with function(box) as one:
+        _started(one)
+        seen = one.result({"measure": True})
+        assert seen["work"] == SMALL_WORK
+        assert 0 < seen["tmp"]["blocks"] <= 700 << 10  # files take whole pages
+
+
 _WHO = """
 import mine, theirs, queue, runtimes, layered, subprocess, sys
 
