@@ -71,6 +71,12 @@ def _extension_path(suffix: str) -> str:
         path = os.path.join(folder, "backports", "zstd", f"_zstd{suffix}")
         if os.path.isfile(path):
             return path
+    other = next((name for name in os.listdir(here) if name.startswith("_zstd.")), "")
+    if other:
+        raise ConfigurationError(
+            f"this layer of cloudimport is for {other.split('.')[1]}, and the interpreter is "
+            f"{suffix.split('.')[1]}: attach the layer of the function's Python and architecture"
+        )
     raise ConfigurationError(
         "the package backports.zstd is not installed: run 'pip install cloudimport' again"
     )

@@ -97,7 +97,9 @@ def _figures(seen: dict[str, Any], start: float, second: float) -> str:
 
 
 def _run(one: Function, work: Any, name: str, told: Callable[[str, Any], None]) -> None:
-    """Start, invoke twice: the answer is right, and the second invocation asks the store for nothing."""
+    """Start, invoke twice: the answer is right, the second time asks the store for nothing; /tmp has native
+    files, data, the index, and a cache of blocks that is bounded.
+    """
     start = _started(one)
     seen = one.result({"measure": True})
     assert (seen["work"], seen["event"]) == (work, {"measure": True})
@@ -105,6 +107,8 @@ def _run(one: Function, work: Any, name: str, told: Callable[[str, Any], None]) 
     assert seen["handler"] == "app.handler"
     assert seen["top"] == ["cloudimport"]
     assert 0 < seen["stats"]["requests"] < 60
+    assert seen["tmp"].keys() <= {"blocks", "indexes", "native", "data"}  # modules run from memory
+    assert seen["tmp"]["blocks"] <= 128 << 20
     again = one.invoke({"measure": True})
     assert again.value["work"] == work
     assert again.value["stats"]["requests"] == seen["stats"]["requests"]
@@ -336,6 +340,33 @@ def test_no_lockfile(bench: Bench, small: Published, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.network
+def test_a_layer_for_another_machine(bench: Bench, small: Published, tmp_path: Path) -> None:
+    """It is named, with what to attach."""
+    other = "arm64" if os.uname().machine == "x86_64" else "x86_64"
+    layer = unpack(built(VERSION, bench.folder, other).path, tmp_path / "opt")
+    task = small.task(tmp_path / "task")
+    with function(box_for("wrapper", small, task, bench.runtime(), VERSION, layers=[layer])) as one:
+        answer = one.ready()
+        assert answer is not None
+        said = answer.value["errorMessage"]
+        assert said.startswith(f"this layer of cloudimport is for cpython-{VERSION.replace('.', '')}-")
+        assert said.endswith("attach the layer of the function's Python and architecture")
+
+
+def test_the_cache_of_blocks_is_bounded(bench: Bench, small: Published, tmp_path: Path) -> None:
+    """By its setting, which is 128M unless a function says other."""
+    environ = {"CLOUDIMPORT_CACHE_SIZE": "600k"}
+    task = small.task(tmp_path / "task")
+    layers = [bench.layer()]
+    box = box_for("wrapper", small, task, bench.runtime(), VERSION, layers=layers, environ=environ)
+    with function(box) as one:
+        _started(one)
+        seen = one.result({"measure": True})
+        assert seen["work"] == SMALL_WORK
+        assert 0 < seen["tmp"]["blocks"] <= 700 << 10  # files take whole pages
+
+
 _WHO = """
 import mine, theirs, queue, runtimes, layered, subprocess, sys
 
@@ -403,7 +434,7 @@ loaded = {name: getattr(sys.modules[name], "__file__", None) for name in set(sys
 import requests, bulk
 compiled_here = [name for name in compiled if name.startswith(("/opt", "/tmp"))]
 
-import ctypes, os, subprocess
+import ctypes, importlib.util, os, subprocess
 CODE = "import requests, cloudimport, bulk; print(requests.__file__, cloudimport.stats()['requests'])"
 
 def handler(event, context):
@@ -415,7 +446,8 @@ def handler(event, context):
     away = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     ran = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=away)
     return {"compiled": compiled_here, "loaded": loaded, "text": text, "child": ran.stdout.split(),
-            "error": ran.stderr, "warm": cloudimport.stats()["requests"] - before}
+            "error": ran.stderr, "warm": cloudimport.stats()["requests"] - before,
+            "codec": importlib.util.find_spec("backports") is not None}
 """
 
 
@@ -442,6 +474,7 @@ def test_canary(spoilt: bool, bench: Bench, small: Published, tmp_path: Path) ->
     assert seen["child"][0].startswith("/tmp/cloudimport/"), seen["error"]
     assert seen["child"][1:] == ["0"]
     assert seen["warm"] == 0
+    assert seen["codec"] is False  # its name is left to the function
     files = [file for file in seen["loaded"].values() if file]
     assert len(files) > 20
     assert [

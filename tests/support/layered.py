@@ -57,7 +57,8 @@ def measured():
     for line in ran.stdout.splitlines():
         blocks, _, path = line.partition(" ")
         part = path.split("/")[4] if path.startswith("/tmp/cloudimport/v1/") else "other"
-        part = "native" if part == "trees" and ".so" in path else part
+        if part == "trees":
+            part = "native" if ".so" in path else "source" if path.endswith((".py", ".pyc")) else "data"
         sizes[part] = sizes.get(part, 0) + int(blocks) * 512
     return {"stats": cloudimport.stats(), "tmp": sizes, "top": os.listdir("/tmp"), "path": sys.path,
             "handler": os.environ["_HANDLER"]}
