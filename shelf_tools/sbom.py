@@ -126,7 +126,8 @@ def write_sbom(
         with ThreadPoolExecutor(_READERS) as pool:
             parts = list(pool.map(lambda one: _read(source, one.pin, one.content, target), builds))
     listed = pins.for_target(parse_lines(lock.requirements), Target.parse(target))
-    needs = check({part.pin: part.built.content for part in parts}, listed, Target.parse(target)).needs
+    contents = {part.pin: part.built.content for part in parts}
+    needs: Mapping[Pin, Collection[Pin]] = check(contents, listed, Target.parse(target)).needs
     if loaded is not None:
         parts = _among(parts, loaded.pins)
         needs = {part.pin: _of(needs.get(part.pin, {}), loaded.pins) for part in parts}

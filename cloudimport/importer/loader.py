@@ -110,7 +110,8 @@ class ShelfExtensionLoader(FromTree, ExtensionFileLoader):
             path = self._tree.extension(self._section, self._module)
         except OSError as error:
             if is_full(error):
-                raise no_space(self._section, self._module.file, error) from error
+                native = self._tree.native_bytes()
+                raise no_space(self._section, self._module.file, error, native) from error
             raise ImportError(
                 f"{self._section.pin}: {self.path} cannot be written, nor can a temporary folder "
                 f"({error.strerror or error}): set CLOUDIMPORT_CACHE or TMPDIR to a folder with room",

@@ -63,12 +63,16 @@ def free_bytes(path: str) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def no_space(section: Section, file: int, error: OSError) -> NoSpaceError:
-    """Return the error of an import that needs ``file``, and perhaps others, for which there is no room."""
+def no_space(section: Section, file: int, error: OSError, native: int) -> NoSpaceError:
+    """Return the error of an import that needs ``file``, and perhaps others, for which there is no room.
+
+    ``native``: how many bytes all native files of the packages take that are imported so far.
+    """
     if not isinstance(error, FullError):  # where not even a folder can be made
         error = full(error, str(error.filename or section.paths[file]), section.sizes[file])
     pin = str(section.pin)
-    text = f"{pin}: {error.filename}: {error.strerror}"
+    whole = f"all native files of what is imported so far take {native} bytes"
+    text = f"{pin}: {error.filename}: {error.strerror} ({whole})"
     found = NoSpaceError(text, package=pin, needed=error.needed, free=error.free)
     found.path = error.filename
     return found

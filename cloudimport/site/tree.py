@@ -116,6 +116,11 @@ class SiteTree:
         """The builds of which code was asked for."""
         return list(self._active)
 
+    def native_bytes(self) -> int:
+        """Return how many bytes the native files of those builds take together."""
+        sections = map(self.index.section, self._active)
+        return sum(s.sizes[n] for s in sections for n, kind in enumerate(s.kinds) if kind == "n")
+
     def forget(self) -> None:
         """In a forked child: drop what belongs to the parent."""
         self._growing.forget()
