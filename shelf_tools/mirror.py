@@ -112,24 +112,18 @@ def fill(
 ) -> int:
     """Copy the packs of indexes to ``folder``, as ``mirror`` does; return how many were missing.
 
-    What is there with its size is not read again: whoever reads it checks it. Its time is set, so that
-    it is known when it was of use. Raises a FetchError or OSError.
+    The time of each is set, so that it is known when it was of use. Raises a FetchError or OSError.
     """
     wanted = {one.key: one for index in indexes for one in packs(source, index)}
-    missing = []
-    for one in wanted.values():
-        try:
-            os.utime(folder / one.key)
-            if (folder / one.key).stat().st_size == one.size:
-                continue
-        except OSError:
-            pass
-        missing.append(one)
-    if missing:
-        on_start(len(missing))
     with ThreadPoolExecutor(_READERS) as pool:
+        there = pool.map(lambda one: _is_there(folder, one), wanted.values())
+        missing = [one for one, is_there in zip(wanted.values(), there, strict=True) if not is_there]
+        if missing:
+            on_start(len(missing))
         for one, _ in zip(missing, pool.map(lambda one: _copy(folder, one), missing), strict=True):
             on_done(keys.package_of(one.key))
+    for key in wanted:
+        os.utime(folder / key)
     return len(missing)
 
 

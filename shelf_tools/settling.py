@@ -110,7 +110,8 @@ class Settler:
         def tell(missing: int) -> None:
             self._note(f"{missing} of the packs are fetched from {self._url}, once")
 
-        fill(self._source, indexes, self._depot.folder, tell, lambda _: None)
+        with self._depot.telling():
+            fill(self._source, indexes, self._depot.folder, tell, lambda _: None)
 
     def _marks(self) -> dict[Pin, Mark]:
         """Return what is yanked, as far as it is to be heeded and can be known."""

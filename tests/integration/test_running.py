@@ -417,6 +417,36 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
     assert there in ({"three", "two"}, {"three"})
 
 
+def test_what_is_damaged_in_the_cache_is_fetched_again(bench: Bench) -> None:
+    """Packs, and indexes, which are made anew."""
+    path = bench.copy("prints.py")
+    bench.value(path, "-a", "5")
+    objects = bench.folder / "cache" / "run" / "objects"
+    for damaged in [one for one in objects.rglob("*") if one.is_file()]:
+        data = damaged.read_bytes()
+        damaged.write_bytes(bytes(len(data)))
+    assert bench.value(path, "-a", "5") == "5"
+
+
+def test_a_full_disk_is_told(bench: Bench) -> None:
+    """With the folder, and the setting; here a file that may not become so large."""
+    call = "import sys; from shelf_tools.cli import main; sys.exit(main())"
+    command = ["prlimit", "--fsize=50000", sys.executable, "-c", call, "run", "--shelf", bench.shelf.url]
+    done = subprocess.run(
+        [*command, str(bench.copy("first.py")), "-a", "5"],
+        env=publisher_environment(bench.env),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = (line for line in done.stderr.splitlines() if not line.startswith("note: "))
+    folder = bench.folder / "cache" / "run" / "objects"
+    assert line == f"shelf: error: {folder}: File too large: set CLOUDIMPORT_CACHE to a folder with more room"
+    assert not list(folder.rglob(".*"))
+    assert bench.value("first.py", "-a", "5") == "5"
+
+
 def test_who_may_only_read_can_run(moto: S3Server, new_bucket: Any, tmp_path: Path) -> None:
     """With the rights of README.md's row; the credentials do not go into the sandbox."""
     url = f"s3://{new_bucket(moto)}/some/prefix"
