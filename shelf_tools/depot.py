@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cloudimport.cache.folder import open_folder
 from cloudimport.environments import keep_index
-from cloudimport.errors import FormatError
+from cloudimport.errors import CloudImportError, FormatError
 from cloudimport.format import keys
 from cloudimport.format.records import Ref, sha256
 from cloudimport.settings import Settings
@@ -41,6 +41,16 @@ class Depot:
                 self._prune()
             fcntl.flock(lock, fcntl.LOCK_SH)
             yield
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Have an error of the disk name the folder, and what can be done."""
+        try:
+            yield
+        except OSError as error:
+            raise CloudImportError(
+                f"{self.folder}: {error.strerror or error}: set CLOUDIMPORT_CACHE to a folder with more room"
+            ) from error
 
     def _prune(self) -> None:
         """Remove what was used longest ago, and what a killed process left half-written."""
@@ -75,9 +85,10 @@ class Depot:
         data = compress(plain, _LEVEL)
         ref = Ref(sha256(plain), len(data), len(plain))
         path = self.folder / keys.environment_index(ref.digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, data)
-        for folder in (path.parent, self.folder):
-            folder.chmod(0o755)  # whatever the umask: a sandbox has a user of its own
+        with self.telling():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, data)
+            for folder in (path.parent, self.folder):
+                folder.chmod(0o755)  # whatever the umask: a sandbox has a user of its own
         keep_index(self.cache_root, ref, plain)
         return ref, data

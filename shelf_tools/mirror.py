@@ -81,9 +81,10 @@ def fill(
     folder: Path, wanted: Sequence[Wanted], on_start: Callable[[int], None], on_done: Callable[[str], None]
 ) -> Mirrored:
     """Copy objects to ``folder`` that are not there, or not whole. As ``mirror`` says; raises the same."""
-    missing = [one for one in wanted if not _is_there(folder, one)]
-    on_start(len(missing))
     with ThreadPoolExecutor(_READERS) as pool:
+        there = pool.map(lambda one: _is_there(folder, one), wanted)
+        missing = [one for one, is_there in zip(wanted, there, strict=True) if not is_there]
+        on_start(len(missing))
         sizes = []
         for one, size in zip(missing, pool.map(lambda one: _copy(folder, one), missing), strict=True):
             on_done(keys.package_of(one.key) or one.key)
@@ -115,27 +116,6 @@ def packs(source: Source, index: EnvironmentIndex) -> Iterator[Wanted]:
     for number in range(len(index.builds)):
         for pack, size in index.section(number).packs:
             yield Wanted(source, pack, size, pack.rpartition("-")[2])
-
-
-def top_up(
-    folder: Path, wanted: Sequence[Wanted], on_start: Callable[[int], None], on_done: Callable[[str], None]
-) -> None:
-    """As ``fill``, but what is there with its size is not read again: whoever uses it checks it.
-
-    Its time is set, so that it is known when it was of use. Raises a FetchError or OSError.
-    """
-    missing = [one for one in wanted if not _is_used(folder / one.key, one.size)]
-    if missing:
-        fill(folder, missing, on_start, on_done)
-
-
-def _is_used(path: Path, size: int) -> bool:
-    """Whether a file is there with its size; then it is of use now."""
-    try:
-        os.utime(path)
-        return path.stat().st_size == size
-    except OSError:
-        return False
 
 
 def _index(have: Path | None, key: str, ref: Ref) -> bytes | None:

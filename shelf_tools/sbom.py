@@ -130,14 +130,14 @@ def write_sbom(
     needs: Mapping[Pin, Collection[Pin]] = check(contents, listed, Target.parse(target)).needs
     if loaded is not None:
         parts = _among(parts, loaded.pins)
-        needs = {part.pin: _of(needs.get(part.pin, {}), loaded.pins) for part in parts}
+        needs = {part.pin: _of(needs.get(part.pin, ()), loaded.pins) for part in parts}
     bom = _bom(parts, needs, ref.digest, target, "" if loaded is None else "".join(sorted(loaded.pins)))
     return make_outputter(bom, OutputFormat.JSON, _SCHEMA).output_as_string(indent=2) + "\n"
 
 
-def _of(needed: Mapping[Pin, tuple[str, ...]], pins: Mapping[str, str]) -> dict[Pin, tuple[str, ...]]:
-    """Return what is needed of some pins (``name==version``)."""
-    return {pin: extras for pin, extras in needed.items() if str(pin) in pins}
+def _of(needed: Collection[Pin], pins: Mapping[str, str]) -> list[Pin]:
+    """Return those that are among pins (``name==version``)."""
+    return [pin for pin in needed if str(pin) in pins]
 
 
 def _among(parts: Sequence[Part], loaded: Mapping[str, str]) -> list[Part]:

@@ -6,6 +6,7 @@ the packs that it leads to, in the cache (``depot``), from where sandboxes read 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +29,7 @@ from shelf_tools.compressing import decompress_record
 from shelf_tools.depot import Depot
 from shelf_tools.environments import open_shelf, publish_environment
 from shelf_tools.indexing import Built, build_index
-from shelf_tools.mirror import packs, top_up
+from shelf_tools.mirror import fill, packs
 from shelf_tools.status import Mark, read_marks
 from shelf_tools.store import Store, open_store
 from shelf_tools.swap import write_file
@@ -108,10 +109,14 @@ class Settler:
         indexes = [EnvironmentIndex(decompress_record(one.stored, "index"), _ref(one)) for one in ready]
 
         def tell(missing: int) -> None:
-            self._note(f"{missing} of the packs are fetched from {self._url}, once")
+            if missing:
+                self._note(f"{missing} of the packs are fetched from {self._url}, once")
 
         wanted = {one.key: one for index in indexes for one in packs(self._source, index)}
-        top_up(self._depot.folder, list(wanted.values()), tell, lambda _: None)
+        with self._depot.telling():
+            fill(self._depot.folder, list(wanted.values()), tell, lambda _: None)
+            for key in wanted:  # when they were of use
+                os.utime(self._depot.folder / key)
 
     def _marks(self) -> dict[Pin, Mark]:
         """Return what is yanked, as far as it is to be heeded and can be known."""

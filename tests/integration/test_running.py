@@ -263,14 +263,16 @@ def test_a_file_named_as_a_module_of_the_standard_library(bench: Bench) -> None:
     ("function", "said"),
     [
         ("nan", "nan() returned what is not JSON: the float nan (in ['a'][1])"),
-        ("raw", "raw() returned what is not JSON: bytes"),
-        ("unordered", "unordered() returned what is not JSON: set (in [0])"),
-        ("keys", "keys() returned what is not JSON: a key of type tuple"),
-        ("leaves", "leaves() ended its process with status 3"),
+        pytest.param("raw", "raw() returned what is not JSON: bytes", marks=pytest.mark.long),
+        pytest.param(
+            "unordered", "unordered() returned what is not JSON: set (in [0])", marks=pytest.mark.long
+        ),
+        pytest.param("keys", "keys() returned what is not JSON: a key of type tuple", marks=pytest.mark.long),
+        pytest.param("leaves", "leaves() ended its process with status 3", marks=pytest.mark.long),
         ("dies", "dies() died of signal 11"),
         ("hungry", "MemoryError"),
-        ("fills", "No space left on device"),
-        ("large", "large() returned 7340034 bytes of JSON"),
+        pytest.param("fills", "No space left on device", marks=pytest.mark.long),
+        pytest.param("large", "large() returned 7340034 bytes of JSON", marks=pytest.mark.long),
         ("endless", "endless() was stopped after 2.0 s"),
     ],
 )
@@ -282,6 +284,7 @@ def test_what_hostile_functions_end_in(bench: Bench, function: str, said: str) -
     assert said in ran.stderr.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_a_flood_of_prints_is_bounded(bench: Bench) -> None:
     """100 MB are read and 16 shown; the result comes all the same."""
     ran = bench.run("hostile.py", "--function", "floods")
@@ -306,7 +309,7 @@ def test_nothing_of_the_curators_is_in_the_sandbox(bench: Bench) -> None:
     assert json.loads(shown.ok()) == ["SOME_TOKEN"]
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("ending", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
 def test_an_end_from_outside_leaves_nothing(bench: Bench, ending: signal.Signals) -> None:
     """Neither Ctrl-C nor SIGKILL leaves processes; what lies in the folder for temporary files, the next
     run removes.
@@ -412,6 +415,36 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
     objects = tmp_path / "cache" / "run" / "objects" / "packages"
     there = {name for name in ("one", "two", "three") if list((objects / name).rglob("pack-*"))}
     assert there in ({"three", "two"}, {"three"})
+
+
+def test_what_is_damaged_in_the_cache_is_fetched_again(bench: Bench) -> None:
+    """Packs, and indexes, which are made anew."""
+    path = bench.copy("prints.py")
+    bench.value(path, "-a", "5")
+    objects = bench.folder / "cache" / "run" / "objects"
+    for damaged in [one for one in objects.rglob("*") if one.is_file()]:
+        data = damaged.read_bytes()
+        damaged.write_bytes(bytes(len(data)))
+    assert bench.value(path, "-a", "5") == "5"
+
+
+def test_a_full_disk_is_told(bench: Bench) -> None:
+    """With the folder, and the setting; here a file that may not become so large."""
+    call = "import sys; from shelf_tools.cli import main; sys.exit(main())"
+    command = ["prlimit", "--fsize=50000", sys.executable, "-c", call, "run", "--shelf", bench.shelf.url]
+    done = subprocess.run(
+        [*command, str(bench.copy("first.py")), "-a", "5"],
+        env=publisher_environment(bench.env),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = (line for line in done.stderr.splitlines() if not line.startswith("note: "))
+    folder = bench.folder / "cache" / "run" / "objects"
+    assert line == f"shelf: error: {folder}: File too large: set CLOUDIMPORT_CACHE to a folder with more room"
+    assert not list(folder.rglob(".*"))
+    assert bench.value("first.py", "-a", "5") == "5"
 
 
 def test_who_may_only_read_can_run(moto: S3Server, new_bucket: Any, tmp_path: Path) -> None:
