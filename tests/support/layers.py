@@ -11,7 +11,7 @@ import pytest
 
 from cloudimport.ids import Target
 from lambda_layer.layer import Layer, build
-from tests.support.runtimes import find_python, running_version
+from tests.support.runtimes import find_python
 from tests.support.shelfcommand import publisher_environment
 
 #: As Lambda has them, from what is at hand.
@@ -38,9 +38,3 @@ def unpack(archive: Path, folder: Path) -> Path:
             path = Path(opened.extract(entry, folder))
             path.chmod(entry.external_attr >> 16 & 0o777)
     return folder
-
-
-def versions() -> list[object]:
-    """Return the versions to test with: the running one in the fast sample, Lambda's in the long run."""
-    fast = running_version()
-    return [fast, *(pytest.param(one, marks=pytest.mark.long) for one in MATRIX if one != fast)]
