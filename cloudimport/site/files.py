@@ -20,6 +20,8 @@ from cloudimport.format.index import Section
 _PLACEHOLDER = b"#!python"
 #: The kernel reads at most this many bytes of a ``#!`` line (execve(2), since Linux 5.1: 255).
 _SHEBANG_BYTES = 127
+#: Bytes of which file systems allocate whole ones, as a rule.
+_PAGE = 4096
 
 
 def status_of(section: Section, file: int) -> os.stat_result:
@@ -27,11 +29,14 @@ def status_of(section: Section, file: int) -> os.stat_result:
     mode = stat.S_IFREG | (0o755 if file in section.executable else 0o644)
     time_ns = section.stamp(file)
     second = time_ns // 10**9
-    fields = (mode, 0, 0, 1, os.geteuid(), os.getegid(), section.sizes[file], second, second, second)
-    times = {f"st_{name}time_ns": time_ns for name in "amc"} | {
+    size = section.sizes[file]
+    fields = (mode, 0, 0, 1, os.geteuid(), os.getegid(), size, second, second, second)
+    more = {f"st_{name}time_ns": time_ns for name in "amc"} | {
         f"st_{name}time": time_ns / 1e9 for name in "amc"
     }
-    return os.stat_result(fields, times)
+    # What is not given is None, which no program expects.
+    more |= {"st_blksize": _PAGE, "st_blocks": -(-size // _PAGE) * (_PAGE // 512), "st_rdev": 0}
+    return os.stat_result(fields, more)
 
 
 def mkdir(path: str) -> None:

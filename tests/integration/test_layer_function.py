@@ -242,24 +242,41 @@ def child(event, context):
 """
 
 
+def _check_chained(
+    first: str, version: str, work: Any, bench: Bench, published: Published, folder: Path
+) -> None:
+    """Run a function with two wrappers, of which ``first`` is the one that Lambda is told."""
+    command = '"$@"' if first == "ours" else f'{WRAPPER} "$@"'
+    layers = [bench.layer(version), _other_layer(folder / "other", _THEIRS, command)]
+    chain = {"CLOUDIMPORT_EXEC_WRAPPER": "/opt/other-wrapper"} if first == "ours" else {}
+    wrapper = WRAPPER if first == "ours" else "/opt/other-wrapper"
+    more = {"layers": layers, "wrapper": wrapper, "environ": chain}
+    task = published.task(folder / "task")
+    with function(box_for("wrapper", published, task, bench.runtime(version), version, **more)) as one:
+        _started(one)
+        seen = one.result({"measure": True})
+        assert (seen["theirs"], seen["work"]) == (True, work)
+        assert seen["module"].startswith("/tmp/cloudimport/")
+
+
 @pytest.mark.parametrize("first", ["ours", "theirs"])
 def test_chained_with_one_that_takes_the_handlers_place(
     first: str, bench: Bench, small: Published, tmp_path: Path
 ) -> None:
     """Both orders: each calls the next, and the function imports from the shelf."""
-    command = '"$@"' if first == "ours" else f'{WRAPPER} "$@"'
-    layers = [bench.layer(), _other_layer(tmp_path / "other", _THEIRS, command)]
-    chain = {"CLOUDIMPORT_EXEC_WRAPPER": "/opt/other-wrapper"} if first == "ours" else {}
-    wrapper = WRAPPER if first == "ours" else "/opt/other-wrapper"
-    task = small.task(tmp_path / "task")
-    box = box_for(
-        "wrapper", small, task, bench.runtime(), VERSION, layers=layers, wrapper=wrapper, environ=chain
-    )
-    with function(box) as one:
-        _started(one)
-        seen = one.result({"measure": True})
-        assert (seen["theirs"], seen["work"]) == (True, SMALL_WORK)
-        assert seen["module"].startswith("/tmp/cloudimport/")
+    _check_chained(first, VERSION, SMALL_WORK, bench, small, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.network
+@pytest.mark.parametrize("version", MATRIX)
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_pandas_and_boto3_chained(
+    first: str, version: str, bench: Bench, large: Published, tmp_path: Path
+) -> None:
+    """The same on each Python, with pandas and boto3."""
+    bench.layer(version)
+    _check_chained(first, version, LARGE_WORK, bench, large, tmp_path)
 
 
 @pytest.mark.parametrize("first", ["ours", "theirs"])
@@ -490,3 +507,30 @@ def test_canary_of_the_wrapper(bench: Bench, small: Published, tmp_path: Path) -
     with function(box_for("wrapper", small, task, bench.runtime(), VERSION, layers=[layer])) as one:
         _started(one)
         assert one.result({})["work"] == SMALL_WORK
+
+
+_WARM = """
+import subprocess, sys, os
+
+def warm(event, context):
+    code = "import pandas, boto3, cloudimport; print(pandas.__file__, cloudimport.stats()['requests'])"
+    away = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=away)
+    return {"work": work(), "child": ran.stdout.split(), "error": ran.stderr}
+"""
+
+
+@pytest.mark.long
+@pytest.mark.network
+@pytest.mark.parametrize("version", MATRIX)
+def test_canary_with_pandas_and_boto3(version: str, bench: Bench, large: Published, tmp_path: Path) -> None:
+    """On each Python no source of the layer is compiled, and a warm import asks the store for nothing."""
+    layer = _spoilt(bench.layer(version), tmp_path / "opt")
+    task = large.task(tmp_path / "task", {"app.py": large.handler + _WARM})
+    box = box_for("wrapper", large, task, bench.runtime(version), version, layers=[layer])
+    with function(replace(box, handler="app.warm")) as one:
+        _started(one)
+        seen = one.result({})
+    assert seen["work"] == LARGE_WORK
+    assert seen["child"][0].startswith("/tmp/cloudimport/"), seen["error"]
+    assert seen["child"][1:] == ["0"]

@@ -14,7 +14,7 @@ from cloudimport.ids import Target
 from lambda_layer.layer import Layer, build
 from tests.support.children import REPOSITORY
 from tests.support.installed import files_of
-from tests.support.runtimes import find_python, running_version
+from tests.support.runtimes import find_python
 from tests.support.shelfcommand import publisher_environment
 from tests.support.shelves import write_tree
 
@@ -42,12 +42,6 @@ def unpack(archive: Path, folder: Path) -> Path:
             path = Path(opened.extract(entry, folder))
             path.chmod(entry.external_attr >> 16 & 0o777)
     return folder
-
-
-def versions() -> list[object]:
-    """Return the versions to test with: the running one in the fast sample, Lambda's in the long run."""
-    fast = running_version()
-    return [fast, *(pytest.param(one, marks=pytest.mark.long) for one in MATRIX if one != fast)]
 
 
 def runtime_layer(folder: Path) -> Path:
