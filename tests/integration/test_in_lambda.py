@@ -311,19 +311,8 @@ def test_what_a_cold_start_says_and_leaves(shop: Shop) -> None:
     """One line of JSON tells of the cold start, and what it says was written is what lies in /tmp; there is
     no HOME and no /dev/shm.
     """
-    before = """
-import stat
-from os import listdir, lstat  # before they make files appear
-
-def below(path):
-    found = lstat(path)
-    if stat.S_ISDIR(found.st_mode):
-        return sum(below(f"{path}/{name}") for name in listdir(path))
-    return found.st_size
-"""
     code = (
-        before
-        + APP
+        APP
         + """
 def sizes(event, context):
     try:
@@ -332,7 +321,8 @@ def sizes(event, context):
     except OSError:
         lacks = True
     lacks = lacks and not os.path.exists("/dev/shm") and "HOME" not in os.environ
-    return below("/tmp"), lacks
+    place = os.statvfs("/tmp")  # to look at files would make them appear
+    return (place.f_blocks - place.f_bfree) * place.f_frsize, lacks
 
 def handler(event, context, imports=handler):
     return imports(event, context) if event else sizes(event, context)
@@ -343,7 +333,8 @@ def handler(event, context, imports=handler):
         wait_until(lambda: _lines(one), "a line about the cold start")
         written, lacks = one.result()
         assert lacks
-        assert written == stats["bytes_written"] + stats["bytes_cached"]
+        said = stats["bytes_written"] + stats["bytes_cached"]
+        assert said <= written <= said + 64 * 1024  # the last page of each file
         assert stats["cache_limit"] == 128 * MIB
         _value(one, "part1")
         time.sleep(1.0)
@@ -351,7 +342,7 @@ def handler(event, context, imports=handler):
     assert line["function"] == "function"
     assert list(line["loaded"]) == ["part0==1"]
     assert line["requests"] == stats["requests"]
-    assert line["bytes_written"] + line["bytes_cached"] == written
+    assert line["bytes_written"] + line["bytes_cached"] == said
 
 
 def test_frozen_before_the_line(shop: Shop) -> None:
