@@ -8,6 +8,7 @@ a script it is that process, and what ``shelf run`` starts in a sandbox. Nothing
 
 from __future__ import annotations
 
+import atexit
 import base64
 import json
 import os
@@ -265,14 +266,15 @@ def main(event_path: str, folder: str, descriptor: int) -> None:
     with open(event_path, encoding="utf-8") as file:
         event = json.load(file)
     answer = json.dumps(perform(event, folder)).encode()
+    view = memoryview(answer)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    atexit._run_exitfuncs()  # not by the interpreter's end, which waits for threads
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             pass  # the function may have closed it
-    view = memoryview(answer)
-    while view:
-        view = view[os.write(descriptor, view) :]
     os._exit(0)
 
 
