@@ -208,11 +208,11 @@ def fetched_index(
     counters.add("round_trips")
     data = read_record(source, keys.environment_index(ref.digest), ref)
     index = _checked(EnvironmentIndex(data, ref, _Columns(cache_root, ref, counters)), target)
-    keep_index(cache_root, ref, data)
+    keep_index(cache_root, ref, data, counters)
     return index
 
 
-def keep_index(cache_root: str, ref: Ref, data: bytes) -> None:
+def keep_index(cache_root: str, ref: Ref, data: bytes, counters: Counters) -> None:  # noqa: ARG001
     """Keep an environment index (its plain bytes) in the cache, if that can be written."""
     path = _index_path(cache_root, ref)
     try:

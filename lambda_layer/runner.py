@@ -148,6 +148,7 @@ def _install(event: Mapping[str, Any], folder: str) -> None:
     from cloudimport import settings
     from cloudimport.cache.folder import open_folder
     from cloudimport.environments import keep_index
+    from cloudimport.events import Counters
     from cloudimport.format import codec
     from cloudimport.format.lock import Lock
     from cloudimport.format.records import sha256
@@ -160,7 +161,7 @@ def _install(event: Mapping[str, Any], folder: str) -> None:
         (ref,) = Lock.decode(event["lock"], path).targets.values()
         data = codec.decompress(base64.b64decode(event["index"]), ref.size)
         if sha256(data) == ref.digest:  # else it is asked for
-            keep_index(open_folder(settings.resolve(lock=path).cache), ref, data)
+            keep_index(open_folder(settings.resolve(lock=path).cache), ref, data, Counters())
     cloudimport.install(lock=path)
 
 
