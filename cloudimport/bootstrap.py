@@ -307,7 +307,7 @@ def install(
 
 
 def _read_lock(settings: Settings, locked: Lock | None) -> Lock | None:
-    """Return the lock, if there is one: ``locked``, if the file is a record of ``shelf run``, or what it has."""
+    """Return the lock, if there is one: ``locked`` if the file is a record of ``shelf run``, or its own."""
     if locked is None:
         return read_lock(settings) if settings.lock else None
     if settings.roots:
