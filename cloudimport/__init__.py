@@ -86,6 +86,20 @@ def install(
     return bootstrap.install(requirements, shelf=shelf, lock=lock, cache=cache, local=local)
 
 
+def requirements(needs: Mapping[str, str]) -> Callable[[_F], _F]:
+    """Say, as a decorator, what a function needs: ``@cloudimport.requirements({"requests": "2.32.3"})``.
+
+    ``needs`` maps names of packages to a version, a range (``>=2,<3``), or "" for what is on the shelf.
+    ``shelf run FILE`` runs the function in a sandbox of its own, and records what was found for it beside
+    the file. Called as ever, the function has that installed first, unless an environment is.
+
+    Raises ConfigurationError that names each name and version that is none; a call raises as ``install``.
+    """
+    from cloudimport import needing
+
+    return needing.requirements(needs)
+
+
 def uninstall() -> None:
     """Take the finder, the path entry, the hooks and the children's settings out again.
 
@@ -117,20 +131,6 @@ def loaded() -> dict[str, str]:
     from cloudimport import bootstrap
 
     return bootstrap.loaded()
-
-
-def requirements(needs: Mapping[str, str]) -> Callable[[_F], _F]:
-    """Say, as a decorator, what a function needs: ``@cloudimport.requirements({"requests": "2.32.3"})``.
-
-    ``needs`` maps names of packages to a version, a range (``>=2,<3``), or "" for what is on the shelf.
-    ``shelf run FILE`` runs the function in a sandbox of its own, and records what was found for it beside
-    the file. Called as ever, the function has that installed first, unless an environment is.
-
-    Raises ConfigurationError that names each name and version that is none; a call raises as ``install``.
-    """
-    from cloudimport import needing
-
-    return needing.requirements(needs)
 
 
 if not TYPE_CHECKING:  # else no misspelt name would be an error to type checkers

@@ -273,10 +273,7 @@ def install(
     local: Iterable[str] | None = None,
     locked: Lock | None = None,
 ) -> Environment:
-    """Install the environment of a lockfile or requirements file; see ``cloudimport.install``.
-
-    ``locked`` is what ``lock`` says, where that is no lockfile but a record of ``shelf run``.
-    """
+    """Install the environment of a lockfile or requirements file; see ``cloudimport.install``."""
     began = time.monotonic()
     inherited = _current if _current is not None and _current._inherited else None
     try:
@@ -326,7 +323,7 @@ def install(
 
 
 def _read_lock(settings: Settings, locked: Lock | None) -> Lock | None:
-    """Return the lock, if there is one: what the lockfile says, or what is not signed and need not be."""
+    """Return the lock, if there is one: ``locked`` if the file is a record of ``shelf run``, or its own."""
     if locked is None:
         return read_lock(settings) if settings.lock else None
     if settings.roots:

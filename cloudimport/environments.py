@@ -212,12 +212,12 @@ def fetched_index(
     return index
 
 
-def keep_index(cache_root: str, ref: Ref, data: bytes, counters: Counters | None = None) -> None:
+def keep_index(cache_root: str, ref: Ref, data: bytes, counters: Counters) -> None:
     """Keep an environment index (its plain bytes) in the cache, if that can be written."""
     path = _index_path(cache_root, ref)
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        _keep(path, data, ref.digest, counters or Counters())
+        _keep(path, data, ref.digest, counters)
     except OSError:
         pass  # without a cache on disk the next process fetches it again
 

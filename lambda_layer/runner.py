@@ -8,6 +8,7 @@ a script it is that process, and what ``shelf run`` starts in a sandbox. Nothing
 
 from __future__ import annotations
 
+import atexit
 import base64
 import json
 import os
@@ -147,6 +148,7 @@ def _install(event: Mapping[str, Any], folder: str) -> None:
     from cloudimport import settings
     from cloudimport.cache.folder import open_folder
     from cloudimport.environments import keep_index
+    from cloudimport.events import Counters
     from cloudimport.format import codec
     from cloudimport.format.lock import Lock
     from cloudimport.format.records import sha256
@@ -159,7 +161,7 @@ def _install(event: Mapping[str, Any], folder: str) -> None:
         (ref,) = Lock.decode(event["lock"], path).targets.values()
         data = codec.decompress(base64.b64decode(event["index"]), ref.size)
         if sha256(data) == ref.digest:  # else it is asked for
-            keep_index(open_folder(settings.resolve(lock=path).cache), ref, data)
+            keep_index(open_folder(settings.resolve(lock=path).cache), ref, data, Counters())
     cloudimport.install(lock=path)
 
 
@@ -265,14 +267,15 @@ def main(event_path: str, folder: str, descriptor: int) -> None:
     with open(event_path, encoding="utf-8") as file:
         event = json.load(file)
     answer = json.dumps(perform(event, folder)).encode()
+    view = memoryview(answer)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    atexit._run_exitfuncs()  # not by the interpreter's end, which waits for threads
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             pass  # the function may have closed it
-    view = memoryview(answer)
-    while view:
-        view = view[os.write(descriptor, view) :]
     os._exit(0)
 
 

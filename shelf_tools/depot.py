@@ -10,6 +10,7 @@ from pathlib import Path
 from cloudimport.cache.folder import open_folder
 from cloudimport.environments import keep_index
 from cloudimport.errors import CloudImportError, FormatError
+from cloudimport.events import Counters
 from cloudimport.format import keys
 from cloudimport.format.records import Ref, sha256
 from cloudimport.settings import Settings
@@ -90,5 +91,5 @@ class Depot:
             write_bytes(path, data)
             for folder in (path.parent, self.folder):
                 folder.chmod(0o755)  # whatever the umask: a sandbox has a user of its own
-        keep_index(self.cache_root, ref, plain)
+        keep_index(self.cache_root, ref, plain, Counters())
         return ref, data

@@ -136,6 +136,7 @@ class Sandboxes:
             name=name,
             environ={
                 "CLOUDIMPORT_SHARED": _OBJECTS,
+                "CLOUDIMPORT_LOG": "0",  # figures come with the answer
                 "CLOUDIMPORT_YANKED": "ignore",  # who settled the environment has heeded that
                 "CLOUDIMPORT_CACHE_SIZE": str(self._bounds.tmp_bytes // 4),
                 **self._environ,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from shelf_tools.lambdabox.runtime import lay_out
 from tests.integration.test_running import Bench
 from tests.support.children import Ran
 from tests.support.invoking import invoke_server
-from tests.support.lambdas import function, make_box
-from tests.support.runtimes import running_version
+from tests.support.lambdas import function, make_box, prefix_of
+from tests.support.runtimes import install_packages, running_version
 from tests.support.sandboxes import bubblewrap
 from tests.support.shelves import MadeShelf
 
@@ -25,13 +26,15 @@ from tests.support.shelves import MadeShelf
 _TIMEOUT = 8.0
 
 
-def layer(folder: Path) -> Path:
-    """Lay the runtime out as a layer has it."""
+def layer(folder: Path, codecs: Path | None = None) -> Path:
+    """Lay the runtime out as a layer has it; ``codecs`` has the codec of another Python."""
     python = folder / "python"
     left_out = shutil.ignore_patterns("__pycache__", "*.c")
     shutil.copytree(Path(cloudimport.__file__).parent, python / "cloudimport", ignore=left_out)
     extension = codec.locate()
-    if extension:
+    if codecs is not None:
+        shutil.copytree(codecs / "backports", python / "backports")
+    elif extension:
         place = python / "backports" / "zstd"
         place.mkdir(parents=True)
         shutil.copy(extension, place)
@@ -73,6 +76,47 @@ def endpoint(shelf: MadeShelf, tmp_path_factory: pytest.TempPathFactory) -> Iter
         invoke_server({"one": one, "two": two, "other": other, "fails": fails}, _TIMEOUT) as url,
     ):
         yield url
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("version", ["3.10", "3.12", "3.13"])
+def test_versions_are_chosen_for_the_runners_interpreter(tmp_path: Path, version: str) -> None:
+    """Which is another than that of this machine; the record has both."""
+    if version == running_version():
+        pytest.skip("this is the interpreter that runs the tests")
+    prefix_of(version)
+    shelf = MadeShelf(tmp_path / "made")
+    shelf.add("six", "1.17.0", {"six.py": "def ensure_str(text): return text\n"})
+    own = shelf.target
+    shelf.target = own._replace(python=(3, int(version.partition(".")[2])))
+    shelf.add("six", "1.17.0", {"six.py": "def ensure_str(text): return 2 * text\n"}, bytecode=False)
+    requirements = tmp_path / "codec.txt"
+    requirements.write_text(f"backports.zstd=={metadata.version('backports.zstd')}\n")
+    codecs = install_packages(version, requirements, tmp_path / "codec" / "python")
+    made = layer(tmp_path / "layer", codecs)
+    task = tmp_path / "task"
+    task.mkdir()
+    shutil.copy(runner.__file__, task)
+    box = make_box(
+        task,
+        lay_out(tmp_path / "runtime", version),
+        version,
+        handler="runner.handler",
+        layers=[made],
+        mounts=((Path(shelf.url), "/mnt/shelf"),),
+        environ={"CLOUDIMPORT_SHELF": "/mnt/shelf"},
+    )
+    with function(box) as one, invoke_server({"one": one}) as url:
+        remote = Remote(tmp_path, shelf)
+        remote.endpoint = url
+        assert remote.run("prints.py", "-a", "56").ok() == '"6"'
+    text = (tmp_path / "prints.py.lock").read_text()
+    assert str(shelf.target) in text
+    assert str(own) not in text
+    assert Bench(tmp_path, shelf).run(tmp_path / "prints.py", "-a", "5").ok() == '"5"'
+    text = (tmp_path / "prints.py.lock").read_text()
+    assert str(shelf.target) in text
+    assert str(own) in text
 
 
 class Remote(Bench):
