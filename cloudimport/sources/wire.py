@@ -29,6 +29,8 @@ _PIECE = 1 << 18
 #: Seconds after which a wait looks whether the process was suspended meanwhile, and after how long a
 #: suspension a connection that says nothing is given up: the other side has not waited.
 _LOOK, _LONG = 1.0, 5.0
+#: Seconds for which is looked for an answer when its time is over before it was waited for.
+_GLANCE = 0.05
 
 
 class HttpError(Exception):
@@ -77,7 +79,12 @@ class _Raw(io.RawIOBase):
         self._sock = sock
         self._silence = silence
         self._timeout = -1.0
-        self.until = 0.0
+        self.limit(0.0)
+
+    def limit(self, seconds: float) -> None:
+        """Let the answer that is now asked for take so many seconds of running time."""
+        self.until = clock.now() + seconds
+        self._may_look = True
 
     def readable(self) -> bool:
         return True
@@ -87,7 +94,10 @@ class _Raw(io.RawIOBase):
         while True:
             left = self.until - clock.now()
             if left <= 0:
-                raise TimeoutError("the whole answer took too long")
+                if not self._may_look:
+                    raise TimeoutError("the whole answer took too long")
+                # Who was suspended before it waited did not wait: what came meanwhile is taken.
+                self._may_look, left = False, _GLANCE
             began = time.monotonic()
             wait = self.set_timeout(min(left, self._silence - silent, _LOOK))
             try:
@@ -166,7 +176,7 @@ class Connection:
         lines = [f"{method} {target} HTTP/1.1", f"host: {host}", *(f"{k}: {v}" for k, v in headers.items())]
         if any("\r" in line or "\n" in line for line in lines):
             raise HttpError("a line break in a request's head", passing=False)
-        self._raw.until = clock.now() + self._total
+        self._raw.limit(self._total)
         self._send_and_wait("\r\n".join((*lines, "\r\n")).encode("latin-1"), host)
         status, reason = 100, ""
         while 100 <= status < 200:

@@ -93,7 +93,7 @@ def test_a_stopped_process(tmp_path: Path) -> None:
         from cloudimport.sources.http import HttpClient, Limits
         from cloudimport.sources.origin import parse_url
         from cloudimport.sources.proxies import Proxies
-        client = HttpClient(Limits(3.0, 3.0, 4.0), Proxies({}, {}))
+        client = HttpClient(Limits(2.0, 2.0, 3.0), Proxies({}, {}))
         origin, path = parse_url(sys.argv[1])
         print(client.request("GET", origin, path, {}).body)
         """
@@ -106,7 +106,7 @@ def test_a_stopped_process(tmp_path: Path) -> None:
             with client:
                 client.recv(4096)
                 os.kill(process.pid, signal.SIGSTOP)
-                time.sleep(6.5)
+                time.sleep(4.5)
                 client.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
                 os.kill(process.pid, signal.SIGCONT)
                 assert process.communicate(timeout=30)[0] == b"b'ok'\n"
