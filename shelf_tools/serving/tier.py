@@ -65,6 +65,8 @@ class Tier:
         self._most = most_bytes
         self._domains: dict[str, _Domain] = {}
         self._lock = threading.Lock()
+        #: How many objects made room for others: what was whole may not be so any more.
+        self.removed = 0
 
     def source(self, url: str, environ: Mapping[str, str]) -> Source:
         """Return what reads a shelf with the credentials of ``environ``, and is counted."""
@@ -129,6 +131,7 @@ class Tier:
                 break
             if path not in live:
                 path.unlink(missing_ok=True)
+                self.removed += 1
                 total -= held[path].st_size
                 key = path.relative_to(domain.folder).as_posix()
                 domain.whole = {one: keys for one, keys in domain.whole.items() if key not in keys}
