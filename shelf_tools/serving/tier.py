@@ -84,6 +84,8 @@ class Tier:
             if wanted not in domain.whole:
                 domain.folder.mkdir(parents=True, exist_ok=True)
                 with _alone(domain.folder):
+                    for left in domain.folder.rglob(".tmp-*"):  # by a server that was killed
+                        left.unlink(missing_ok=True)
                     objects = list(needed(domain.source, locked, [target], domain.folder))
                     self._make_room(domain, objects)
                     done = fill(domain.folder, objects, _nobody, _nobody)

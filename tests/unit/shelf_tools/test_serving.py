@@ -160,9 +160,12 @@ def test_what_is_damaged_is_fetched_again(shelves: Shelves) -> None:
     (pack,) = folder.rglob("pack-*")
     whole = pack.read_bytes()
     pack.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    left = pack.with_name(".tmp-of-a-killed-server")
+    left.touch()
     tier = Tier(shelves.folder, 1 << 30)
     shelves.ensure(tier, "one")
     assert pack.read_bytes() == whole
+    assert not left.exists()
     assert (tier.traffic().requests, tier.traffic().objects) == (1, 1)
     again = Tier(shelves.folder, 1 << 30)
     shelves.ensure(again, "one")
