@@ -181,6 +181,8 @@ def run(
 class Started(subprocess.Popen[bytes]):
     """A process that runs beside this one, on a leash: ``stop`` ends it, and so does the end of this one."""
 
+    #: The uid that it runs with, if that is not this process's own.
+    uid: int | None = None
     _hold = -1
     _at_end: Callable[[], None] | None = None
 

@@ -2,14 +2,15 @@
 
 It has objects of the shelf under their own keys (``shelf mirror`` fills it), of those whose names are
 their digests: whoever reads them checks the bytes, as if they came from the store. Pointers never come from
-it. What it does not have, and what is asked for a second time, since the first answer was no good, comes from
-the store. Import budget: ``os``, ``stat``, ``itertools``.
+it. What it does not have, and what a thread asks for a second time, since the first answer was no good, comes
+from the store. Import budget: ``os``, ``stat``, ``itertools``.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from _thread import get_ident
 from itertools import chain
 
 from cloudimport.events import Counters
@@ -35,7 +36,8 @@ class Shared:
         self._source = source
         self._folder = folder
         self._counters = counters
-        self._given: set[tuple[str, int, int | None]] = set()
+        #: Which thread was given what: who asks again had no good answer. Another one may only be impatient.
+        self._given: dict[tuple[str, int, int | None], int] = {}
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Return bytes of the folder's object, or what the inner source returns; see ``Source.read``."""
@@ -57,9 +59,10 @@ class Shared:
     def _once(self, key: str, start: int, length: int | None) -> bytes | None:
         """Return bytes of the folder's object, None where it has none, or has given them before."""
         place = key, start, length
-        if place in self._given or not is_immutable(key) or is_empty(start, length):
+        me = get_ident()
+        if self._given.get(place) == me or not is_immutable(key) or is_empty(start, length):
             return None
-        self._given.add(place)
+        self._given[place] = me
         data = self._look(key, start, length)
         if data is not None:
             self._counters.add("bytes_shared", len(data))

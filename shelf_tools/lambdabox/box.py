@@ -154,11 +154,12 @@ class Box:
         ProcessError or OSError.
         """
         with ExitStack() as held, ExitStack() as given:
-            launcher, seen = ["setpriv", "--no-new-privs"], {}
+            launcher, seen, uid = ["setpriv", "--no-new-privs"], {}, None
             if os.geteuid() == 0:
                 slot = held.enter_context(slots.take())
                 numbered = {PurePosixPath(str(n)): path for n, path in enumerate(self.sources())}
                 launcher, staged = slot.launcher(numbered)
+                uid = slot.uid
                 seen = {path: staged[number] for number, path in numbered.items()}
             rules = _memory(given, seccomp.program(network=True)) if self.confined else None
             variables = _memory(given, b"".join(os.fsencode(w) + b"\0" for w in self.variable_options()))
@@ -170,6 +171,7 @@ class Box:
                 stderr=stderr,
                 pass_fds=(*(() if rules is None else (rules,)), variables, *pass_fds),
             )
+            started.uid = uid
             started.at_end(held.pop_all().close)
         return started
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -79,16 +81,23 @@ def exit_reason(status: int) -> str:
 class RuntimeApi:
     """A server for one sandbox, on a free port of the loopback; ``address`` is what the runtime is told.
 
-    ``name`` is the function's, for its ARN. May be used by several threads; ``close`` ends it.
+    ``name`` is the function's, for its ARN. If it is ``guarded``, only processes with the uid of the sandbox
+    that ``watch`` is told of are answered: every sandbox of a machine can reach the port. May be used by
+    several threads; ``close`` ends it.
     """
 
-    def __init__(self, name: str = "function", most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self, name: str = "function", most_bytes: int = MOST_BYTES, *, guarded: bool = False
+    ) -> None:
         self.most_bytes = most_bytes
         self._arn = _ARN.format(name=name)
         self._changed = threading.Condition()
         self._waiting: _Invocation | None = None
         self._running: _Invocation | None = None
         self._asked = False
+        self._guarded = guarded
+        self._owner: int | None = None
+        self._watched = threading.Event()
         self._init_error: Answer | None = None
         self._ended: Answer | None = None
         self._server = _Server(self)
@@ -152,6 +161,8 @@ class RuntimeApi:
 
     def watch(self, process: Popen[bytes]) -> None:
         """Have ``died`` called when a process ends, with the reason that AWS gives."""
+        self._owner = getattr(process, "uid", None)
+        self._watched.set()
         wait = threading.Thread(
             target=lambda: self.died(exit_reason(process.wait())), name="sandbox-end", daemon=True
         )
@@ -185,6 +196,13 @@ class RuntimeApi:
         return Answer("timeout", failure("Sandbox.Timedout", text), one.id, one.seconds)
 
     # What follows is called by the server's threads.
+
+    def may_ask(self, connection: socket.socket) -> bool:
+        """Whether who is at the other end of a connection is of the sandbox."""
+        if not self._guarded:
+            return True
+        owner = os.geteuid() if not self._watched.wait(INIT_SECONDS) or self._owner is None else self._owner
+        return _uid_of_peer(connection) == owner
 
     def next(self, is_connected: Any) -> _Invocation | None:
         """Wait for an event and take it; None when there will be none."""
@@ -220,6 +238,21 @@ class RuntimeApi:
         with self._changed:
             self._init_error = Answer("init-error", body)
             self._changed.notify_all()
+
+
+def _uid_of_peer(connection: socket.socket) -> int | None:
+    """Return the uid of a socket of this machine that is connected to ours, None if it is not found."""
+    peer, own = connection.getpeername(), connection.getsockname()
+    ends = [
+        f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{port:04X}"
+        for host, port in (peer, own)
+    ]
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        for line in table:  # proc(5): local end, remote end, and the uid in the eighth column
+            fields = line.split()
+            if fields[1:3] == ends:
+                return int(fields[7])
+    return None
 
 
 class _Server(ThreadingHTTPServer):
@@ -261,6 +294,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (as the base names it)
         """Say nothing: what happens stands in the answers."""
+
+    def handle(self) -> None:
+        """Answer who may ask, one request after the other."""
+        if self.server.api.may_ask(self.connection):
+            super().handle()
 
     def do_GET(self) -> None:
         """Answer with the next event."""

@@ -47,7 +47,7 @@ class Instance:
         self._reported_init = False
         self._lock = threading.Lock()
         self._log = Log(logs / f"{self.id}.log")
-        self._api = RuntimeApi(box.name)
+        self._api = RuntimeApi(box.name, guarded=True)
         try:
             log = self._log.end
             self._process = replace(box, api=self._api.address).start(stdout=log, stderr=log)

@@ -65,6 +65,8 @@ class Tier:
         self._most = most_bytes
         self._domains: dict[str, _Domain] = {}
         self._lock = threading.Lock()
+        #: How many objects made room for others: what was whole may not be so any more.
+        self.removed = 0
 
     def source(self, url: str, environ: Mapping[str, str]) -> Source:
         """Return what reads a shelf with the credentials of ``environ``, and is counted."""
@@ -82,6 +84,8 @@ class Tier:
             if wanted not in domain.whole:
                 domain.folder.mkdir(parents=True, exist_ok=True)
                 with _alone(domain.folder):
+                    for left in domain.folder.rglob(".tmp-*"):  # by a server that was killed
+                        left.unlink(missing_ok=True)
                     objects = list(needed(domain.source, locked, [target], domain.folder))
                     self._make_room(domain, objects)
                     done = fill(domain.folder, objects, _nobody, _nobody)
@@ -129,6 +133,7 @@ class Tier:
                 break
             if path not in live:
                 path.unlink(missing_ok=True)
+                self.removed += 1
                 total -= held[path].st_size
                 key = path.relative_to(domain.folder).as_posix()
                 domain.whole = {one: keys for one, keys in domain.whole.items() if key not in keys}

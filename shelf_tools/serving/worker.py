@@ -132,13 +132,14 @@ class Worker:
         return Instance(box, self.plan.sizes, self.plan.logs, function.stamp)
 
     def _box(self, function: Function) -> Box:
-        """Return a function's box, prepared once for as long as its files stay as they are."""
+        """Return a function's box, prepared once as long as its files, and the tier's, stay as they are."""
         with self._lock:
             preparing = self._preparing.setdefault(function.name, threading.Lock())
         with preparing:
             found = self._boxes.get(function.name)
-            if found is None or found[0] != function.stamp:
-                found = (function.stamp, self._preparer.box(function, self.plan.sizes))
+            if found is None or found[0] != (function.stamp, self._tier.removed):
+                box = self._preparer.box(function, self.plan.sizes)
+                found = ((function.stamp, self._tier.removed), box)
                 self._boxes[function.name] = found
             return found[1]
 

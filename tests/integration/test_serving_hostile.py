@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -98,6 +99,24 @@ def f(event):
         os._exit(0)
     return event
 """
+STEALS = """
+import os, urllib.request
+
+def f(event):
+    if event == 1:
+        return event
+    had = []
+    for address in event:
+        if address != os.environ["AWS_LAMBDA_RUNTIME_API"]:
+            try:
+                url = f"http://{address}/2018-06-01/runtime/invocation/next"
+                had.append(urllib.request.urlopen(url, timeout=1).read().decode())
+            except TimeoutError:
+                had.append("would have had an event")
+            except OSError:
+                pass
+    return had
+"""
 #: The fast sample.
 SAMPLE = ("bomb", "loop", "memory", "fills_tmp", "child_kills", "leaves", "shouts")
 
@@ -108,7 +127,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("hostile")
     files = {f"{name}/f.py": f"{HEAD}{case.code}\n" for name, case in CASES.items()}
     functions = write_tree(
-        folder / "f", {**files, "daemon/f.py": DAEMON, "good/f.py": "def f(event):\n    return event\n"}
+        folder / "f",
+        {
+            **files,
+            "daemon/f.py": DAEMON,
+            "steals/f.py": STEALS,
+            "good/f.py": "def f(event):\n    return event\n",
+        },
     )
     limits = ("--memory", "256M", "--tmp", "16M", "--timeout", "3", "--concurrency", "8")
     with serving(functions, folder / "cache", *limits) as one:
@@ -155,6 +180,29 @@ def test_a_daemon_ends_with_its_sandbox(served: Served) -> None:
     handler.write_text(handler.read_text() + "\n# changed\n")
     assert served.run("daemon", 3).value == 3
     assert wait_until_gone(left) == set()
+
+
+def test_events_of_others_cannot_be_had(served: Served) -> None:
+    """A sandbox that knows the port of another one's Runtime API gets nothing there."""
+    if os.geteuid():
+        pytest.skip("only root gives each sandbox a uid of its own")
+    assert served.run("good", 1).value == 1
+    addresses = {
+        entry.split(b"=", 1)[1].decode()
+        for pid in served.processes()
+        for entry in _environ(pid)
+        if entry.startswith(b"AWS_LAMBDA_RUNTIME_API=")
+    }
+    assert addresses
+    assert served.run("steals", sorted(addresses)).value == []
+    assert served.run("good", 2).value == 2
+
+
+def _environ(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def test_logs_are_bounded(served: Served) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ def test_what_can_be_checked_comes_from_the_folder_once(both: Both, key: str) ->
     assert both.source.read(key, 1, 3) == b"har"
     assert (both.source.read(key), both.source.read(key, 1, 3)) == (b"stored", b"tor")
     assert both.shared == 9
+
+
+def test_another_thread_may_ask_for_the_same(both: Both) -> None:
+    """A second read by who only found the first one slow is no reason to ask the store."""
+    assert both.source.read(PACK) == b"shared"
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(both.source.read, PACK).result() == b"shared"
+        assert pool.submit(both.source.read, PACK).result() == b"stored"
 
 
 @pytest.mark.parametrize("key", [f"envs/{DIGEST}.json", "shelf.json"])

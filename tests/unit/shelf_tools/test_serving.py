@@ -1,0 +1,183 @@
+"""Parts of ``shelf serve`` by themselves: names and handlers, variables, logs, and the bounded tier."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cloudimport.errors import ConfigurationError
+from cloudimport.format.lock import Lock
+from shelf_tools.environments import read_lock
+from shelf_tools.serving.logs import FILE_BYTES, FILES, TAIL_BYTES, Log, prune
+from shelf_tools.serving.registry import Registry, UnknownFunctionError
+from shelf_tools.serving.tier import Tier, TierError
+from tests.support.shelves import MadeShelf, write_tree
+
+
+@pytest.mark.parametrize(
+    ("code", "handler"),
+    [
+        ("def handler(event, context):\n    pass\n", "handler"),
+        ("async def lambda_handler(event, context): ...\ndef handler(): ...\n", "lambda_handler"),
+        ("handler = make()\n", "handler"),
+        ("handler: object = make()\n", "handler"),
+        ("from x import *\n", "lambda_handler"),
+        ("def other():\n    handler = 1\n", "lambda_handler"),
+        ("def handler_of(x): ...\n", "lambda_handler"),
+    ],
+)
+def test_which_handler_a_module_has(tmp_path: Path, code: str, handler: str) -> None:
+    """AWS' default name, or ``handler`` where that alone is defined; found without running anything."""
+    write_tree(tmp_path, {"a/lambda_function.py": code})
+    assert Registry(tmp_path).find("a").handler == f"lambda_function.{handler}"
+
+
+def test_names(tmp_path: Path) -> None:
+    """Folders with a handler whose names AWS would take; others are not found, whatever they look like."""
+    write_tree(
+        tmp_path,
+        {"a/f.py": "", "b/lambda_function.py": "", "c/x.py": "", "d.e/f.py": "", ".g/f.py": "", "f.py": ""},
+    )
+    registry = Registry(tmp_path / "a" / "..")
+    assert registry.names() == ["a", "b"]
+    for name in ("c", "d.e", ".g", "", ".", "..", "a/../b", "a/", "/a", "a\0", "a\n", "é", "x" * 65):
+        with pytest.raises(UnknownFunctionError):
+            registry.find(name)
+    with pytest.raises(ConfigurationError, match="is no folder"):
+        Registry(tmp_path / "none")
+
+
+def test_a_function_s_stamp_changes_with_its_files(tmp_path: Path) -> None:
+    """Code, lockfile, list and variables: whatever changes, new sandboxes are made."""
+    write_tree(tmp_path, {"a/f.py": "", "a/requirements.txt": "x==1\n", "a.env": "A=1\n"})
+    registry = Registry(tmp_path)
+    seen = {registry.find("a").stamp}
+    for name, text in (
+        ("a/f.py", "x"),
+        ("a/requirements.txt", ""),
+        ("a.env", ""),
+        ("a/cloudimport.lock", ""),
+    ):
+        (tmp_path / name).write_text(text)
+        seen.add(registry.find("a").stamp)
+    assert len(seen) == 5
+    assert registry.find("a").lock is not None
+
+
+def test_variables(tmp_path: Path) -> None:
+    """Lines KEY=VALUE, comments and empty lines; anything else is an error with its line."""
+    write_tree(tmp_path, {"a/f.py": "", "a.env": "# c\n\nA=1=2\n  B=x y\nC=\n"})
+    registry = Registry(tmp_path)
+    assert registry.find("a").variables == {"A": "1=2", "B": "x y", "C": ""}
+    (tmp_path / "a.env").write_text("A=1\nno\n")
+    with pytest.raises(ConfigurationError, match=r"a\.env, line 2: expected KEY=VALUE"):
+        registry.find("a")
+
+
+def test_a_log_keeps_the_last(tmp_path: Path) -> None:
+    """Much is written: two files are kept, bounded, and the tail is the end of it."""
+    log = Log(tmp_path / "one.log")
+    log.begin()
+    line = b"x" * 1023 + b"\n"
+    with open(log.end, "wb", closefd=False) as pipe:
+        for _ in range(3 * FILE_BYTES // len(line)):
+            pipe.write(line)
+        pipe.write(b"the end")
+        pipe.flush()
+        log.settle()
+    assert log.tail().endswith(b"the end")
+    assert len(log.tail()) == TAIL_BYTES
+    log.begin()
+    assert log.tail() == b""
+    log.started()
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    assert len(sizes) == 2
+    assert max(sizes) <= FILE_BYTES
+
+
+def test_old_logs_go(tmp_path: Path) -> None:
+    """Of too many files the oldest are removed."""
+    for number in range(FILES + 5):
+        (tmp_path / f"{number}.log").touch()
+        os.utime(tmp_path / f"{number}.log", (number, number))
+    prune(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == FILES
+    assert "4.log" not in left
+    assert "5.log" in left
+
+
+class Shelves:
+    """A shelf with two packages, an environment of each, and a tier."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "work").mkdir()
+        self.shelf = MadeShelf(folder / "work")
+        self.locks: dict[str, Lock] = {}
+        for name in ("one", "two"):
+            self.shelf.add(name, "1.0", {f"{name}.py": "x = 1\n", f"{name}.bin": os.urandom(100_000)})
+            self.shelf.environment(f"{name}==1.0")
+            self.locks[name] = read_lock(self.shelf.lock)
+        self.folder = folder / "tier"
+
+    def ensure(self, tier: Tier, name: str, key: str = "a") -> Path:
+        """Have a tier filled."""
+        (target,) = self.locks[name].targets
+        return tier.ensure(self.shelf.url, {"AWS_ACCESS_KEY_ID": key}, self.locks[name], target)
+
+
+@pytest.fixture
+def shelves(tmp_path: Path) -> Shelves:
+    """Two environments."""
+    return Shelves(tmp_path)
+
+
+def test_many_at_once_fill_once(shelves: Shelves) -> None:
+    """Each object is read once, whoever asks and however often."""
+    tier = Tier(shelves.folder, 1 << 30)
+    with ThreadPoolExecutor(16) as pool:
+        folders = set(pool.map(lambda _: shelves.ensure(tier, "one"), range(50)))
+    assert len(folders) == 1
+    traffic = tier.traffic()
+    assert (traffic.requests, traffic.objects) == (2, 2)
+    assert traffic.bytes == sum(path.stat().st_size for path in folders.pop().rglob("*") if path.is_file())
+
+
+def test_another_identity_has_another_folder(shelves: Shelves) -> None:
+    """What one may read, another may not."""
+    tier = Tier(shelves.folder, 1 << 30)
+    first, second = shelves.ensure(tier, "one"), shelves.ensure(tier, "one", "b")
+    assert first != second
+    assert tier.traffic().objects == 4
+
+
+def test_what_is_damaged_is_fetched_again(shelves: Shelves) -> None:
+    """A server that starts checks what is there; only what is wrong comes anew."""
+    folder = shelves.ensure(Tier(shelves.folder, 1 << 30), "one")
+    (pack,) = folder.rglob("pack-*")
+    whole = pack.read_bytes()
+    pack.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    left = pack.with_name(".tmp-of-a-killed-server")
+    left.touch()
+    tier = Tier(shelves.folder, 1 << 30)
+    shelves.ensure(tier, "one")
+    assert pack.read_bytes() == whole
+    assert not left.exists()
+    assert (tier.traffic().requests, tier.traffic().objects) == (1, 1)
+    again = Tier(shelves.folder, 1 << 30)
+    shelves.ensure(again, "one")
+    assert again.traffic().requests == 0
+
+
+def test_a_tier_is_bounded(shelves: Shelves) -> None:
+    """What was needed first makes room for what is needed now, and comes back when it is needed again."""
+    tier = Tier(shelves.folder, 150_000)
+    for name in ("one", "two", "one"):
+        folder = shelves.ensure(tier, name)
+        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 150_000
+        assert list(folder.rglob(f"packages/{name}/*/*/pack-*"))
+    with pytest.raises(TierError, match="may hold 1000 bytes"):
+        shelves.ensure(Tier(shelves.folder / "small", 1000), "one")
