@@ -447,13 +447,17 @@ def test_a_full_disk_is_told(bench: Bench) -> None:
     assert bench.value("first.py", "-a", "5") == "5"
 
 
-def test_who_may_only_read_can_run(moto: S3Server, new_bucket: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", ["moto", pytest.param("radosgw", marks=pytest.mark.long)])
+def test_who_may_only_read_can_run(
+    server: str, new_bucket: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """With the rights of README.md's row; the credentials do not go into the sandbox."""
-    url = f"s3://{new_bucket(moto)}/some/prefix"
+    store: S3Server = request.getfixturevalue(server)
+    url = f"s3://{new_bucket(store)}/some/prefix"
     (tmp_path / "made").mkdir()
-    shelf = MadeShelf(tmp_path / "made", url, moto.environ)
+    shelf = MadeShelf(tmp_path / "made", url, store.environ)
     shelf.add("six", "1.17.0", {"six.py": "def ensure_str(text): return text\n"})
-    shop = Shop(moto, url.split("/")[2], shelf)
+    shop = Shop(store, url.split("/")[2], shelf)
     user = shop.user(rights()["run"])
     bench = Bench(tmp_path, shelf)
     ran = bench.run("prints.py", "-a", "5", env=user.server.environ)
