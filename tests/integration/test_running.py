@@ -457,6 +457,7 @@ def test_who_may_only_read_can_run(
     (tmp_path / "made").mkdir()
     shelf = MadeShelf(tmp_path / "made", url, store.environ)
     shelf.add("six", "1.17.0", {"six.py": "def ensure_str(text): return text\n"})
+    shelf.source.close()
     shop = Shop(store, url.split("/")[2], shelf)
     user = shop.user(rights()["run"])
     bench = Bench(tmp_path, shelf)
