@@ -447,6 +447,41 @@ def test_a_full_disk_is_told(bench: Bench) -> None:
     assert bench.value("first.py", "-a", "5") == "5"
 
 
+def test_yanked_versions_are_not_chosen(tmp_path: Path) -> None:
+    """One that is pinned is a warning, or an error if the settings refuse it."""
+    shelf = MadeShelf(tmp_path / "made")
+    for version in ("1", "2"):
+        shelf.add("one", version, {"one.py": f"V = {version}\n"})
+    run_shelf("yank", "one==2", "--reason", "a hole", "--shelf", shelf.url).ok()
+    bench = Bench(tmp_path, shelf)
+    head = "import cloudimport\n@cloudimport.requirements({{'one': '{}'}})\n"
+    text = head + "def f():\n    import one\n    return one.V\n"
+    assert bench.value(bench.write("free.py", text.format(""))) == 1
+    pinned = bench.write("pinned.py", text.format("2"))
+    ran = bench.run(pinned)
+    assert ran.ok() == "2"
+    assert "note: one==2 is yanked: a hole" in ran.stderr
+    ran = bench.run(pinned, env={"CLOUDIMPORT_YANKED": "refuse"})
+    assert ran.returncode == 1
+    assert "one==2 is yanked: a hole" in ran.stderr
+
+
+def test_with_a_root_every_package_has_to_be_signed(tmp_path: Path) -> None:
+    """Also what was chosen and cached before there was a root."""
+    shelf = MadeShelf(tmp_path / "made")
+    shelf.add("six", "1.17.0", {"six.py": "def ensure_str(text): return text\n"})
+    bench, key = Bench(tmp_path, shelf), tmp_path / "key.pem"
+    public = run_shelf("key", "new", key).ok().split()[-1]
+    path = bench.copy("prints.py")
+    bench.run(path, "-a", "5").ok()
+    ran = bench.run(path, "-a", "5", env={"CLOUDIMPORT_ROOT": public})
+    assert ran.returncode == 1
+    assert "six==1.17" in ran.stderr
+    assert "signed" in ran.stderr
+    run_shelf("key", "sign", key, "six==1.17", "--shelf", shelf.url).ok()
+    assert bench.run(path, "-a", "5", env={"CLOUDIMPORT_ROOT": public}).ok() == '"5"'
+
+
 @pytest.mark.parametrize("server", ["moto", pytest.param("radosgw", marks=pytest.mark.long)])
 def test_who_may_only_read_can_run(
     server: str, new_bucket: Any, tmp_path: Path, request: pytest.FixtureRequest
