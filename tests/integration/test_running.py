@@ -181,6 +181,7 @@ def test_every_wrong_name_and_version_is_told_before_anything_runs(bench: Bench)
     assert "syntax.py:2: c: 'xyz' is not a version" in ran.stderr
 
 
+@pytest.mark.long
 def test_arguments_that_are_missing_or_unknown_are_told_before_anything_runs(bench: Bench) -> None:
     """All of them, against the signature."""
     ran = bench.run("named.py", "--arg", "1", "--a", "1")
@@ -246,6 +247,7 @@ def test_a_function_that_fails_stops_those_that_need_it(bench: Bench) -> None:
     assert "both was not run: broken has no result" in ran.stderr
 
 
+@pytest.mark.long
 def test_a_cycle_is_named(bench: Bench) -> None:
     """Before anything runs."""
     path = bench.write("ring.py", "def a(c): pass\ndef b(a): pass\ndef c(b): pass\n")
@@ -384,6 +386,7 @@ def test_environments_that_are_published_are_found_elsewhere(tmp_path: Path) -> 
     assert Runner(tmp_path / "home").run(code, str(tmp_path), env=env).ok().splitlines()[-1] == "5"
 
 
+@pytest.mark.long
 def test_versions_that_contradict_are_told(tmp_path: Path) -> None:
     """Who needs what, and what there is."""
     shelf = MadeShelf(tmp_path / "made")
