@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
 from typing import Any
 
 from cloudimport.errors import CloudImportError, ConfigurationError
@@ -42,6 +45,7 @@ class RemoteRunner:
     ) -> None:
         """Raises ConfigurationError if boto3 is not installed, or cannot be set up."""
         self._function, self._program, self._relay = function, program, relay
+        self._waiting: set[Future[Any]] = set()
         boto3, config = load("boto3", "running functions remotely"), load("botocore.config", "Lambda")
         self._errors = load("botocore.exceptions", "Lambda")
         options = config.Config(
@@ -84,20 +88,46 @@ class RemoteRunner:
         return outcome(self._invoke(event, name))
 
     def stop(self) -> None:
-        """What runs in Lambda cannot be ended from here: it ends with its time."""
+        """Wait for nothing any more. What runs in Lambda cannot be ended from here: it ends with its time."""
+        for answer in list(self._waiting):
+            answer.cancel()
+
+    def _aside(self, call: Callable[[], Any]) -> Any:
+        """Return what a call returns, from a thread that does not keep this process from ending."""
+        answer: Future[Any] = Future()
+        self._waiting.add(answer)
+
+        def work() -> None:
+            try:
+                result = call()
+            except BaseException as error:  # noqa: BLE001 (it is raised where it is waited for)
+                with suppress(InvalidStateError):
+                    answer.set_exception(error)
+            else:
+                with suppress(InvalidStateError):
+                    answer.set_result(result)
+
+        threading.Thread(target=work, name="invoke", daemon=True).start()
+        try:
+            return answer.result()
+        except CancelledError:
+            raise InvokeError(f"{self._function} was not waited for") from None
+        finally:
+            self._waiting.discard(answer)
+
+    def _send(self, payload: bytes) -> tuple[Any, bytes]:
+        """Return Lambda's answer and its body."""
+        said = self._client.invoke(
+            FunctionName=self._function, InvocationType="RequestResponse", LogType="Tail", Payload=payload
+        )
+        return said, said["Payload"].read()
 
     def _invoke(self, event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         payload = json.dumps(event).encode()
         if len(payload) > runner.PAYLOAD:
             raise InvokeError(_too_large(event, len(payload)))
         try:
-            said = self._client.invoke(
-                FunctionName=self._function,
-                InvocationType="RequestResponse",
-                LogType="Tail",
-                Payload=payload,
-            )
-            body = said["Payload"].read()
+            said, body = self._aside(lambda: self._send(payload))
         except self._errors.ClientError as error:
             about = error.response.get("Error", {})
             text = f"{about.get('Code', 'an error')}: {about.get('Message') or 'no reason was given'}"

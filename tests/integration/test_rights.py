@@ -147,9 +147,9 @@ def test_keeping_and_looking(shop: Shop) -> None:
     """Whoever yanks, forgets, collects or looks has a row of his own, and none may publish."""
     rows = rights()
     users = {who: shop.user(row) for who, row in rows.items()}
-    assert sorted(users) == ["forget", "gc --delete", "ls", "publish", "yank"]
+    assert sorted(users) == ["forget", "gc --delete", "ls", "publish", "run", "yank"]
     shop.promote(users["publish"]).ok()
-    for who in ("forget", "gc --delete", "ls", "yank"):
+    for who in ("forget", "gc --delete", "ls", "run", "yank"):
         assert shop.promote(users[who]).returncode == 1
         assert not shop.may(users[who], "put_object", "packages/a/x", Body=b"x")
     assert shop.run(users["yank"], "yank", "a==1", "--reason", "a hole").ok() == "a==1 is yanked"

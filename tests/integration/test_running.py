@@ -181,6 +181,7 @@ def test_every_wrong_name_and_version_is_told_before_anything_runs(bench: Bench)
     assert "syntax.py:2: c: 'xyz' is not a version" in ran.stderr
 
 
+@pytest.mark.long
 def test_arguments_that_are_missing_or_unknown_are_told_before_anything_runs(bench: Bench) -> None:
     """All of them, against the signature."""
     ran = bench.run("named.py", "--arg", "1", "--a", "1")
@@ -246,6 +247,7 @@ def test_a_function_that_fails_stops_those_that_need_it(bench: Bench) -> None:
     assert "both was not run: broken has no result" in ran.stderr
 
 
+@pytest.mark.long
 def test_a_cycle_is_named(bench: Bench) -> None:
     """Before anything runs."""
     path = bench.write("ring.py", "def a(c): pass\ndef b(a): pass\ndef c(b): pass\n")
@@ -384,6 +386,7 @@ def test_environments_that_are_published_are_found_elsewhere(tmp_path: Path) -> 
     assert Runner(tmp_path / "home").run(code, str(tmp_path), env=env).ok().splitlines()[-1] == "5"
 
 
+@pytest.mark.long
 def test_versions_that_contradict_are_told(tmp_path: Path) -> None:
     """Who needs what, and what there is."""
     shelf = MadeShelf(tmp_path / "made")
@@ -447,13 +450,53 @@ def test_a_full_disk_is_told(bench: Bench) -> None:
     assert bench.value("first.py", "-a", "5") == "5"
 
 
-def test_who_may_only_read_can_run(moto: S3Server, new_bucket: Any, tmp_path: Path) -> None:
-    """With the rights of README.md's row; the credentials do not go into the sandbox."""
-    url = f"s3://{new_bucket(moto)}/some/prefix"
-    (tmp_path / "made").mkdir()
-    shelf = MadeShelf(tmp_path / "made", url, moto.environ)
+def test_yanked_versions_are_not_chosen(tmp_path: Path) -> None:
+    """One that is pinned is a warning, or an error if the settings refuse it."""
+    shelf = MadeShelf(tmp_path / "made")
+    for version in ("1", "2"):
+        shelf.add("one", version, {"one.py": f"V = {version}\n"})
+    run_shelf("yank", "one==2", "--reason", "a hole", "--shelf", shelf.url).ok()
+    bench = Bench(tmp_path, shelf)
+    head = "import cloudimport\n@cloudimport.requirements({{'one': '{}'}})\n"
+    text = head + "def f():\n    import one\n    return one.V\n"
+    assert bench.value(bench.write("free.py", text.format(""))) == 1
+    pinned = bench.write("pinned.py", text.format("2"))
+    ran = bench.run(pinned)
+    assert ran.ok() == "2"
+    assert "note: one==2 is yanked: a hole" in ran.stderr
+    ran = bench.run(pinned, env={"CLOUDIMPORT_YANKED": "refuse"})
+    assert ran.returncode == 1
+    assert "one==2 is yanked: a hole" in ran.stderr
+
+
+def test_with_a_root_every_package_has_to_be_signed(tmp_path: Path) -> None:
+    """Also what was chosen and cached before there was a root."""
+    shelf = MadeShelf(tmp_path / "made")
     shelf.add("six", "1.17.0", {"six.py": "def ensure_str(text): return text\n"})
-    shop = Shop(moto, url.split("/")[2], shelf)
+    bench, key = Bench(tmp_path, shelf), tmp_path / "key.pem"
+    public = run_shelf("key", "new", key).ok().split()[-1]
+    path = bench.copy("prints.py")
+    bench.run(path, "-a", "5").ok()
+    ran = bench.run(path, "-a", "5", env={"CLOUDIMPORT_ROOT": public})
+    assert ran.returncode == 1
+    assert "six==1.17" in ran.stderr
+    assert "signed" in ran.stderr
+    run_shelf("key", "sign", key, "six==1.17", "--shelf", shelf.url).ok()
+    assert bench.run(path, "-a", "5", env={"CLOUDIMPORT_ROOT": public}).ok() == '"5"'
+
+
+@pytest.mark.parametrize("server", ["moto", pytest.param("radosgw", marks=pytest.mark.long)])
+def test_who_may_only_read_can_run(
+    server: str, new_bucket: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """With the rights of README.md's row; the credentials do not go into the sandbox."""
+    store: S3Server = request.getfixturevalue(server)
+    url = f"s3://{new_bucket(store)}/some/prefix"
+    (tmp_path / "made").mkdir()
+    shelf = MadeShelf(tmp_path / "made", url, store.environ)
+    shelf.add("six", "1.17.0", {"six.py": "def ensure_str(text): return text\n"})
+    shelf.source.close()
+    shop = Shop(store, url.split("/")[2], shelf)
     user = shop.user(rights()["run"])
     bench = Bench(tmp_path, shelf)
     ran = bench.run("prints.py", "-a", "5", env=user.server.environ)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +24,7 @@ from tests.support.invoking import invoke_server
 from tests.support.lambdas import function, make_box, prefix_of
 from tests.support.runtimes import install_packages, running_version
 from tests.support.sandboxes import bubblewrap
+from tests.support.shelfcommand import publisher_environment
 from tests.support.shelves import MadeShelf
 
 #: Seconds after which the server says that a function has timed out.
@@ -126,9 +131,12 @@ class Remote(Bench):
 
     def run(self, name: str | Path, *words: str, env: dict[str, str] | None = None, to: str = "one") -> Ran:
         """Run an example by a deployed function."""
+        return super().run(name, "--remote", to, *words, env={**self.keys(), **(env or {})})
+
+    def keys(self) -> dict[str, str]:
+        """Return the variables by which Lambda is found."""
         keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
-        place = {**keys, "AWS_ENDPOINT_URL_LAMBDA": self.endpoint, "AWS_EC2_METADATA_DISABLED": "true"}
-        return super().run(name, "--remote", to, *words, env={**place, **(env or {})})
+        return {**keys, "AWS_ENDPOINT_URL_LAMBDA": self.endpoint, "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 @pytest.fixture
@@ -171,7 +179,7 @@ def test_errors_come_with_their_traceback(remote: Remote) -> None:
         ("leaves", "leaves() ended its process with status 3"),
         pytest.param("dies", "dies() died of signal 11", marks=pytest.mark.long),
         pytest.param("endless", "endless() was stopped after 7.", marks=pytest.mark.long),
-        ("forks", ""),
+        pytest.param("forks", "", marks=pytest.mark.long),
     ],
 )
 def test_hostile_functions_do_not_take_the_runner_along(remote: Remote, name: str, said: str) -> None:
@@ -180,6 +188,20 @@ def test_hostile_functions_do_not_take_the_runner_along(remote: Remote, name: st
     assert ran.returncode == (1 if said else 0)
     assert said in ran.stderr.splitlines()[-1]
     assert remote.run("hostile.py", "--function", "steers", to="two").ok() == r'"\ud800\u001b"'
+
+
+@pytest.mark.long
+def test_an_interrupt_does_not_wait_for_lambda(remote: Remote) -> None:
+    """Which goes on until its time is over."""
+    path = remote.write("waits.py", "import time\ndef f():\n    time.sleep(60)\n")
+    code = "import sys; from shelf_tools.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "run", str(path), "--remote", "two"]
+    env = publisher_environment({**remote.keys(), **remote.env})
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(2)  # it has been sent by then, or it is about to be
+        process.send_signal(signal.SIGINT)
+        assert "interrupted" in process.communicate(timeout=5)[1]
+    assert process.returncode == 130
 
 
 def test_what_is_too_large_is_not_sent(remote: Remote) -> None:
