@@ -19,7 +19,7 @@ import pytest
 from shelf_tools.lambdabox.runtime import lay_out
 from tests.support.doors import Door, wait_until
 from tests.support.httpserver import HttpServer, Reply, Request
-from tests.support.lambdas import Function, function, make_box
+from tests.support.lambdas import Function, function, make_box, runtime_with_ric
 from tests.support.layers import runtime_layer
 from tests.support.runtimes import running_version
 from tests.support.s3servers import S3Server, User, moto_server, radosgw_server
@@ -66,10 +66,19 @@ class Shop:
 
     @contextmanager
     def running(
-        self, environ: Mapping[str, str] | None = None, *, code: str = APP, keys: bool = True, **more: Any
+        self,
+        environ: Mapping[str, str] | None = None,
+        *,
+        code: str = APP,
+        keys: bool = True,
+        runtime: Path | None = None,
+        **more: Any,
     ) -> Iterator[Function]:
-        """Run the function; ``environ`` wins over the server's own, of which ``keys`` may be left out."""
-        runtime = self.folder / "runtime"
+        """Run the function; ``environ`` wins over the server's own, of which ``keys`` may be left out.
+
+        ``runtime``: a laid out /var/runtime, by default one with our own client.
+        """
+        runtime = runtime or self.folder / "runtime"
         if not runtime.exists():
             lay_out(runtime, running_version())
         own = {k: v for k, v in self.server.environ.items() if keys or "KEY" not in k}
@@ -354,6 +363,18 @@ def test_frozen_before_the_line(shop: Shop) -> None:
             time.sleep(0.6)
         wait_until(lambda: _lines(one), "a line about the cold start")
     assert said in (0, 1)
+
+
+def test_the_line_of_a_function_that_is_called_once(shop: Shop) -> None:
+    """With AWS' own client it comes when the one invocation has ended, with metrics if they are wanted."""
+    code = "import cloudimport\ncloudimport.install()\nimport part0\ndef handler(event, context):\n    return 1\n"
+    own = runtime_with_ric(running_version(), shop.folder)
+    with shop.running({"CLOUDIMPORT_METRICS": "Imports"}, code=code, runtime=own) as one:
+        assert one.result() == 1
+        wait_until(lambda: _lines(one), "a line about the cold start")
+        [line] = _lines(one)
+    assert list(line["loaded"]) == ["part0==1"]
+    assert line["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Imports"
 
 
 def test_tmp_that_is_too_small(shop: Shop) -> None:
