@@ -62,8 +62,6 @@ _NOTHING_YANKED = (b'{"format":1,"kind":"status","yanked":{}}', b"")
 #: How often the shelf's status is tried to be had, until when (seconds), and how long after the first import
 #: the background begins to look whether it may be asked for (seconds).
 _STATUS_ATTEMPTS, _STATUS_DEADLINE, _STATUS_PAUSE = 2, 10.0, 0.25
-#: How long after the first import it begins to be looked whether imports are through (seconds).
-_OBSERVING_PAUSE = 0.05
 
 
 class Environment:
@@ -342,53 +340,41 @@ def _known_status(parts: _Parts) -> tuple[bytes, bool]:
 
 
 def _ask_later(environment: Environment, told: set[Pin]) -> None:
-    """Have the shelf asked for yanked pins, if that is only for a warning."""
+    """Have the shelf asked for yanked pins, in the background and after the imports that begin then."""
     parts = environment._parts
     if parts.settings.yanked == "warn" and parts.recorder is None:
-        environment._finder.before_first(lambda: _aside(_ask, environment, told))
+        environment._finder.before_first(lambda: _begin_asking(environment, told))
 
 
-def _aside(what: Callable[..., None], *arguments: Any) -> None:
-    """Do something in the background, after the imports that now begin."""
+def _begin_asking(environment: Environment, told: set[Pin]) -> None:
     try:
-        start_new_thread(what, arguments)
+        start_new_thread(_ask, (environment, told))
     except RuntimeError:
-        pass  # "can't start new thread": another process asks, and what is told is told at the end
+        pass  # "can't start new thread": another process asks
 
 
 def _observe(environment: Environment, installing: float) -> None:
     """Have it told, if that is wanted, what the cold start was like; ``install()`` took so many seconds."""
-    if environment._parts.settings.watching is None:
+    parts = environment._parts
+    watching, bursts = parts.settings.watching, parts.bursts
+    if watching is None or bursts is None:
         return
-    import atexit
+    from cloudimport.telling import Telling
 
-    made: list[Observer] = []
-    owner = os.getpid()
-
-    def observer() -> Observer:
+    def make() -> Observer:
         from cloudimport.observing import Observer
 
-        parts = environment._parts
-        assert parts.settings.watching is not None
-        assert parts.bursts is not None
-        if not made:
-            tells = parts.settings.watching, parts.settings.environ, parts.tree, environment.shelf
-            made.append(Observer(*tells, parts.bursts, environment.stats, installing))
-        return made[0]
+        environ = parts.settings.environ
+        return Observer(
+            watching, environ, parts.tree, environment.shelf, bursts, environment.stats, installing
+        )
 
-    def watch() -> None:
-        try:
-            time.sleep(_OBSERVING_PAUSE)  # before anything is loaded for it
-            observer().watch(environment._parts.fetcher, lambda: environment is not _current)
-        except Exception:  # noqa: BLE001
-            pass  # nobody waits for it, and a process that ends takes modules away
-
-    environment._finder.before_first(lambda: _aside(watch) if os.getpid() == owner else None)
-    atexit.register(lambda: observer().at_exit() if os.getpid() == owner else None)
+    telling = Telling(make, parts.fetcher, lambda: environment is not _current)
+    in_lambda = settings_module.in_lambda(parts.settings.environ)
+    environment._finder.before_first(lambda: telling.begin(in_lambda=in_lambda))
 
 
 def _ask(environment: Environment, told: set[Pin]) -> None:
-    """Have the shelf asked for yanked pins."""
     try:
         time.sleep(_STATUS_PAUSE)  # before anything is loaded for it
         from cloudimport.yanked import ask_later

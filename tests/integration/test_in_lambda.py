@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,11 +20,12 @@ import pytest
 from shelf_tools.lambdabox.runtime import lay_out
 from tests.support.doors import Door, wait_until
 from tests.support.httpserver import HttpServer, Reply, Request
-from tests.support.lambdas import Function, function, make_box
+from tests.support.lambdas import Function, function, make_box, runtime_with_ric
 from tests.support.layers import runtime_layer
 from tests.support.runtimes import running_version
-from tests.support.s3servers import S3Server, User, moto_server, radosgw_server
+from tests.support.s3servers import S3Server, User, moto_server
 from tests.support.sandboxes import bubblewrap
+from tests.support.shelfcommand import run_shelf
 from tests.support.shelves import MadeShelf, write_tree
 
 MIB = 1 << 20
@@ -66,10 +68,19 @@ class Shop:
 
     @contextmanager
     def running(
-        self, environ: Mapping[str, str] | None = None, *, code: str = APP, keys: bool = True, **more: Any
+        self,
+        environ: Mapping[str, str] | None = None,
+        *,
+        code: str = APP,
+        keys: bool = True,
+        runtime: Path | None = None,
+        **more: Any,
     ) -> Iterator[Function]:
-        """Run the function; ``environ`` wins over the server's own, of which ``keys`` may be left out."""
-        runtime = self.folder / "runtime"
+        """Run the function; ``environ`` wins over the server's own, of which ``keys`` may be left out.
+
+        ``runtime``: a laid out /var/runtime, by default one with our own client.
+        """
+        runtime = runtime or self.folder / "runtime"
         if not runtime.exists():
             lay_out(runtime, running_version())
         own = {k: v for k, v in self.server.environ.items() if keys or "KEY" not in k}
@@ -356,6 +367,18 @@ def test_frozen_before_the_line(shop: Shop) -> None:
     assert said in (0, 1)
 
 
+def test_the_line_of_a_function_that_is_called_once(shop: Shop) -> None:
+    """With AWS' own client it comes when the one invocation has ended, with metrics if they are wanted."""
+    code = "import cloudimport\ncloudimport.install()\nimport part0\nhandler = lambda event, context: 1\n"
+    own = runtime_with_ric(running_version(), shop.folder)
+    with shop.running({"CLOUDIMPORT_METRICS": "Imports"}, code=code, runtime=own) as one:
+        assert one.result() == 1
+        wait_until(lambda: _lines(one), "a line about the cold start")
+        [line] = _lines(one)
+    assert list(line["loaded"]) == ["part0==1"]
+    assert line["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Imports"
+
+
 def test_tmp_that_is_too_small(shop: Shop) -> None:
     """A native file for which /tmp has no room is a `NoSpaceError` that names file, bytes and setting, and
     the function goes on.
@@ -376,43 +399,39 @@ def test_tmp_that_is_too_small(shop: Shop) -> None:
 
 
 @pytest.mark.long
-def test_keys_are_replaced_on_radosgw(tmp_path: Path) -> None:
+def test_keys_are_replaced_on_radosgw(radosgw: S3Server, tmp_path: Path) -> None:
     """The same on a server of another make: the keys of a user are replaced, and its old ones are refused."""
-    import subprocess
-
     bubblewrap()
-    with radosgw_server() as server:
-        server.make_bucket("shelf")
-        (tmp_path / "work").mkdir()
-        shelf = MadeShelf(tmp_path / "work", "s3://shelf/root", server.environ)
-        _fill(shelf)
-        shop, secrets = Shop(server, shelf, tmp_path), tmp_path / "secrets"
-        secrets.mkdir()
+    name = f"rotating{os.urandom(4).hex()}"
+    (tmp_path / "work").mkdir()
+    shelf, url = MadeShelf(tmp_path / "work"), f"s3://{name}/root"
+    _fill(shelf)
+    user = radosgw.make_user(name)
+    with closing(radosgw.client()) as client:
+        client.create_bucket(Bucket=name)
+        statement = {"Effect": "Allow", "Principal": {"AWS": user.arn}, "Action": "s3:GetObject"}
+        document = {
+            "Version": "2012-10-17",
+            "Statement": [{**statement, "Resource": f"arn:aws:s3:::{name}/*"}],
+        }
+        client.put_bucket_policy(Bucket=name, Policy=json.dumps(document))
+    run_shelf("promote", shelf.url, url, "--all", env=radosgw.environ).ok()
+    shop, secrets = Shop(radosgw, shelf, tmp_path), tmp_path / "secrets"
+    secrets.mkdir()
 
-        def write(access: str, secret: str) -> None:
-            text = f"[default]\naws_access_key_id = {access}\naws_secret_access_key = {secret}\n"
-            (secrets / "credentials").write_text(text)
+    def write(access: str, secret: str) -> None:
+        text = f"[default]\naws_access_key_id = {access}\naws_secret_access_key = {secret}\n"
+        (secrets / "credentials").write_text(text)
 
-        def admin(*words: str) -> None:
-            subprocess.run([*server.admin, *words], check=True, capture_output=True, timeout=60)
+    def admin(*words: str) -> None:
+        command = [*radosgw.admin, "key", *words, f"--uid={name}"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
 
-        user = server.make_user("rotating")
-        with closing(server.client()) as client:
-            grant = {"AWS": user.arn}
-            resource = "arn:aws:s3:::shelf/*"
-            statement = {
-                "Effect": "Allow",
-                "Principal": grant,
-                "Action": "s3:GetObject",
-                "Resource": resource,
-            }
-            document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-            client.put_bucket_policy(Bucket="shelf", Policy=document)
-        write(user.server.access_key, user.server.secret_key)
-        environ = {"AWS_SHARED_CREDENTIALS_FILE": "/mnt/secrets/credentials"}
-        with shop.running(environ, keys=False, mounts=((secrets, "/mnt/secrets"),)) as one:
-            _value(one, "part0")
-            admin("key", "create", "--uid=rotating", "--access-key=NEWKEY", "--secret-key=NEWSECRET")
-            admin("key", "rm", "--uid=rotating", f"--access-key={user.server.access_key}")
-            write("NEWKEY", "NEWSECRET")
-            _value(one, "part1")
+    write(user.server.access_key, user.server.secret_key)
+    environ = {"AWS_SHARED_CREDENTIALS_FILE": "/mnt/secrets/credentials", "CLOUDIMPORT_SHELF": url}
+    with shop.running(environ, keys=False, mounts=((secrets, "/mnt/secrets"),)) as one:
+        _value(one, "part0")
+        admin("create", f"--access-key=NEW{name}", "--secret-key=NEWSECRET")
+        admin("rm", f"--access-key={user.server.access_key}")
+        write(f"NEW{name}", "NEWSECRET")
+        _value(one, "part1")

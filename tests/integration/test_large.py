@@ -6,7 +6,6 @@ import json
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from shelf_tools.lambdabox.runtime import lay_out
 from tests.support.lambdas import Function, function, make_box
 from tests.support.layers import runtime_layer
 from tests.support.runtimes import running_version
-from tests.support.s3servers import S3Server, radosgw_server
+from tests.support.s3servers import S3Server
 from tests.support.sandboxes import bubblewrap
 from tests.support.shelfcommand import run_shelf
 
@@ -139,24 +138,23 @@ def publish(folder: Path, shelf: str, environ: dict[str, str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Large]:
+def large(radosgw: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Large:
     """The environment, published to a real S3 server."""
     bubblewrap()
     if platform.machine() != "x86_64" or not (3, 11) <= sys.version_info[:2] <= (3, 13):
         pytest.skip("the list is for CPython 3.11 to 3.13 on x86-64")
     folder = tmp_path_factory.mktemp("large")
-    with radosgw_server() as server:
-        server.make_bucket("shelf")
-        publish(folder, "s3://shelf/root", server.environ)
-        (folder / "task").mkdir()
-        (folder / "task" / "app.py").write_text(PART + WHOLE + HANDLER)
-        shutil.copy(folder / "cloudimport.lock", folder / "task")
-        lay_out(folder / "runtime", running_version())
-        runtime_layer(folder / "layer")
-        ref = read_lock(folder / "cloudimport.lock").targets[str(running_targets()[0])]
-        with closing(open_source("s3://shelf/root", SourceConfig(environ=server.environ))) as source:
-            index = EnvironmentIndex(read_record(source, keys.environment_index(ref.digest), ref), ref)
-        yield Large(server, folder, [index.section(build) for build in index.visible])
+    radosgw.make_bucket("large")
+    publish(folder, "s3://large/root", radosgw.environ)
+    (folder / "task").mkdir()
+    (folder / "task" / "app.py").write_text(PART + WHOLE + HANDLER)
+    shutil.copy(folder / "cloudimport.lock", folder / "task")
+    lay_out(folder / "runtime", running_version())
+    runtime_layer(folder / "layer")
+    ref = read_lock(folder / "cloudimport.lock").targets[str(running_targets()[0])]
+    with closing(open_source("s3://large/root", SourceConfig(environ=radosgw.environ))) as source:
+        index = EnvironmentIndex(read_record(source, keys.environment_index(ref.digest), ref), ref)
+    return Large(radosgw, folder, [index.section(build) for build in index.visible])
 
 
 def _bytes(large: Large, kinds: str = "") -> int:

@@ -78,6 +78,48 @@ def test_short_programs_and_quiet_ones(world: World) -> None:
     assert len(_lines(world.start(both, env={"AWS_LAMBDA_FUNCTION_NAME": "f"}))) == 1
 
 
+CLIENT = """
+import sys, types
+class LambdaRuntimeClient:
+    def wait_next_invocation(self):
+        return "event"
+module = types.ModuleType("awslambdaric.lambda_runtime_client")
+module.LambdaRuntimeClient = LambdaRuntimeClient
+sys.modules[module.__name__] = module
+before = dict(vars(LambdaRuntimeClient))
+def handle_event_request(handler):
+    handler()
+"""
+
+
+@pytest.mark.parametrize("imports", ["top", "handler"])
+def test_a_function_that_is_called_once(world: World, imports: str) -> None:
+    """In Lambda the line comes at the latest when the first invocation has ended, before the sandbox is
+    frozen: when AWS' client asks for the next event.
+    """
+    path = world.folder / "errors"
+    out = world.run(
+        f"""
+        import time
+        sys.stderr = open(sys.argv[1], "w")
+        time.sleep = lambda seconds, sleep=time.sleep: sleep(60)  # a thread that never gets to run
+        client = LambdaRuntimeClient()
+        if {imports == "top"}:
+            import demo
+        first = client.wait_next_invocation()
+        def handler():
+            import demo
+        handle_event_request(handler)
+        print(first, open(sys.argv[1]).read().count("cold start"), client.wait_next_invocation())
+        print(open(sys.argv[1]).read().count("cold start"), dict(vars(LambdaRuntimeClient)) == before)
+        """,
+        str(path),
+        prelude=CLIENT + world.install(),
+        env={"AWS_LAMBDA_FUNCTION_NAME": "f", "PYTHONWARNINGS": "ignore"},
+    )
+    assert out == "event 0 event\n1 True"
+
+
 def test_the_log_level(world: World) -> None:
     """The level is `CLOUDIMPORT_LOG_LEVEL`, else Lambda's own `AWS_LAMBDA_LOG_LEVEL`: above INFO there is no
     line, at DEBUG one more for each read of the store.
