@@ -124,6 +124,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def served(world: World) -> Iterator[Served]:
     """A server of these functions, for all tests that leave it as it was."""
     with serving(world.functions, world.folder / "cache", env=world.env) as one:
+        assert one.run("echo", 1).value == 1  # the runtime is compiled then
         yield one
 
 
@@ -272,6 +273,7 @@ def test_sandboxes_share_what_the_server_fetched(world: World, served: Served, t
         assert not any(path.stat().st_mode & 0o022 for path in tier)
 
 
+@pytest.mark.long
 def test_a_tier_that_is_too_small_says_so(world: World, served: Served, tmp_path: Path) -> None:
     """What does not fit is an error with both sizes and the flag, and other functions run."""
     with serving(world.functions, cache_of(tmp_path, served), "--tier-size", "10K", env=world.env) as own:
@@ -326,7 +328,7 @@ def test_between_invocations_nothing_runs(served: Served) -> None:
     assert [one["served"] for one in served.instances("ticking")] == [2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.long)])
 def test_nothing_is_left(world: World, served: Served, tmp_path: Path, number: signal.Signals) -> None:
     """No process, no mount and no temporary file outlives the server, however it ends."""
     (tmp_path / "temporary").mkdir()

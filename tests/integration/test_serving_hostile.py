@@ -118,7 +118,7 @@ def f(event):
     return had
 """
 #: The fast sample.
-SAMPLE = ("bomb", "loop", "memory", "fills_tmp", "child_kills", "leaves", "shouts")
+SAMPLE = ("bomb", "loop", "memory", "fills_tmp", "child_kills", "shouts")
 
 
 @pytest.fixture(scope="module")
