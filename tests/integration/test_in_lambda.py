@@ -21,7 +21,7 @@ from shelf_tools.lambdabox.runtime import lay_out
 from tests.support.doors import Door, wait_until
 from tests.support.httpserver import HttpServer, Reply, Request
 from tests.support.lambdas import Function, function, make_box, runtime_with_ric
-from tests.support.layers import runtime_layer
+from tests.support.plainlayers import runtime_layer
 from tests.support.runtimes import running_version
 from tests.support.s3servers import S3Server, User, moto_server
 from tests.support.sandboxes import bubblewrap

@@ -22,7 +22,7 @@ from cloudimport.sources.record import read_record
 from shelf_tools.environments import read_lock
 from shelf_tools.lambdabox.runtime import lay_out
 from tests.support.lambdas import Function, function, make_box
-from tests.support.layers import runtime_layer
+from tests.support.plainlayers import runtime_layer
 from tests.support.runtimes import running_version
 from tests.support.s3servers import S3Server
 from tests.support.sandboxes import bubblewrap
