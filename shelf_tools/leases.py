@@ -241,7 +241,8 @@ def _wait(store: Store, say: Say) -> str | None:
     since, said = 0.0, False
     while True:
         found = store.read_versioned(keys.COLLECTION)
-        if found is None or not _deleting(found[0], store):
+        # An empty flag is being written, by a store that does not write at once.
+        if found is None or (found[0] and not _deleting(found[0], store)):
             return None if found is None else found[1]
         if found[0] != seen:
             seen, since = found[0], time.monotonic()

@@ -357,6 +357,24 @@ def test_a_lease_that_cannot_be_read_stops_a_collection(shelf: MadeShelf, data: 
     assert read_build(shelf.source, Pin.parse("a==1"), TARGET) is not None
 
 
+def test_a_flag_that_is_being_written_is_waited_for(shelf: MadeShelf) -> None:
+    """Stores that write in steps show it empty for a moment."""
+    shelf.store.put(keys.COLLECTION, b"")
+    order: list[str] = []
+
+    def write() -> None:
+        with holding(shelf.store, []):
+            order.append("writes")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    time.sleep(0.5)
+    order.append("written")
+    shelf.store.put(keys.COLLECTION, b'{"beat":0,"deleting":"","format":1,"kind":"collection"}')
+    writer.join(30)
+    assert order == ["written", "writes"]
+
+
 def test_a_writer_waits_while_a_collection_deletes(any_shelf: MadeShelf) -> None:
     """Who comes while the flag is up begins when it is down; a second collection waits too."""
     store, order, said = any_shelf.store, [], []
