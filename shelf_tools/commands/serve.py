@@ -87,6 +87,7 @@ def run(call: Call) -> int:
         Keeping(options.concurrency, options.requests, options.idle, options.timeout + 60),
         options.tier_size,
         options.python,
+        call.complain,
     )
     open_sandbox()
     call.end_on_sigterm()

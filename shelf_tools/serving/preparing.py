@@ -19,6 +19,7 @@ from cloudimport.sources.profiles import Profiles
 from shelf_tools.interpreters import Interpreter, find_interpreter
 from shelf_tools.lambdabox.box import MIB, Box
 from shelf_tools.lambdabox.runtime import lay_out
+from shelf_tools.serving.heeding import Heeding, pins_of
 from shelf_tools.serving.layer import runtime_layer
 from shelf_tools.serving.registry import Function
 from shelf_tools.serving.tier import Tier
@@ -31,6 +32,10 @@ PASSED = (
     *("AWS_CA_BUNDLE", "AWS_EC2_METADATA_DISABLED"),
 )
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+#: Settings of the server's that hold for its functions, too.
+_POLICY = ("CLOUDIMPORT_ROOT", "CLOUDIMPORT_YANKED", "CLOUDIMPORT_STATUS_TTL", "CLOUDIMPORT_STATUS_UNKNOWN")
+#: Variables of a function's that are heeded here, and that its sandboxes do not get.
+_HEEDED = ("AWS_PROFILE", "CLOUDIMPORT_YANKED", "CLOUDIMPORT_STATUS_TTL", "CLOUDIMPORT_STATUS_UNKNOWN")
 #: Where a sandbox sees what is the server's.
 _LOCK, _SHARED, _STORE, _ROOTS = (f"/var/shelf/{name}" for name in ("lock", "tier", "store", "roots.pem"))
 _PRELUDE = """\
@@ -68,10 +73,22 @@ class Preparer:
     """Makes boxes. ``cache`` is a folder for what is kept; ``shelf`` wins over what locks say."""
 
     def __init__(
-        self, cache: Path, shelf: str, environ: Mapping[str, str], pythons: Sequence[Path], tier: Tier
+        self,
+        cache: Path,
+        shelf: str,
+        environ: Mapping[str, str],
+        pythons: Sequence[Path],
+        tier: Tier,
+        say: Callable[[str], None],
     ) -> None:
         self._cache, self._shelf, self._environ, self._tier = cache, shelf, dict(environ), tier
-        self._pythons = tuple(pythons)
+        self._pythons, self._say = tuple(pythons), say
+        self._heeding: dict[str, Heeding] = {}
+
+    def heed(self, function: Function) -> None:
+        """Look whether pins of a function that has a box are yanked; see ``Heeding.look``."""
+        if (heeding := self._heeding.get(function.name)) is not None:
+            heeding.look()
 
     def box(self, function: Function, sizes: Sizes) -> Box:
         """Return the box of a function, with all that it needs on this machine.
@@ -83,7 +100,7 @@ class Preparer:
         version = f"{packages.target.python[0]}.{packages.target.python[1]}"
         runtime = lay_out(self._cache / "var-runtime" / version, version, _PRELUDE)
         mounts, variables = _mounted(packages, environ)
-        own = {name: value for name, value in function.variables.items() if name != "AWS_PROFILE"}
+        own = {name: value for name, value in function.variables.items() if name not in _HEEDED}
         return Box(
             packages.python.prefix,
             function.folder,
@@ -134,6 +151,8 @@ class Preparer:
             url = settings.shelf or self._shelf or default_shelf(self._environ)
             lock, locked, target, python = self._resolved(function, settings, url, reading)
         shared = self._tier.ensure(url, reading, locked, str(target))
+        pins, asked = pins_of(shared, locked.targets[str(target)]), self._tier.source(url, reading)
+        self._heeding[function.name] = Heeding(function.name, pins, asked, settings, self._say)
         return Packages(target, python, lock, shared, url)
 
     def _reading(self, environ: Mapping[str, str]) -> dict[str, str]:
@@ -143,8 +162,8 @@ class Preparer:
         if has_own:  # none of the server's own ways to credentials
             kept = [(n, v) for n, v in kept if not n.startswith("AWS_") or n in environ]
         plain = {name: value for name, value in kept if not name.startswith("CLOUDIMPORT_")}
-        root = self._environ.get("CLOUDIMPORT_ROOT")
-        return {**plain, **environ, **({"CLOUDIMPORT_ROOT": root} if root else {})}
+        said = {name: self._environ[name] for name in _POLICY if self._environ.get(name)}
+        return {**plain, **environ, **said}
 
     def _resolved(
         self, function: Function, settings: Settings, url: str, environ: Mapping[str, str]
@@ -214,11 +233,7 @@ def _mounted(packages: Packages, environ: Mapping[str, str]) -> tuple[list[tuple
     if "://" not in url:  # a folder of this machine
         mounts.append((Path(url), _STORE))
         url = _STORE
-    # What is yanked the server says: a request of each sandbox for that would be one too many.
     given = {"CLOUDIMPORT_SHELF": url, "CLOUDIMPORT_LOCK": _LOCK, "CLOUDIMPORT_SHARED": _SHARED}
-    return mounts, {
-        "CLOUDIMPORT_YANKED": "ignore",
-        "CLOUDIMPORT_CACHE_SIZE": _CACHE_SIZE,
-        **variables,
-        **given,
-    }
+    # The server heeds them (``Preparer.heed``): a request of each sandbox for that would be one too many.
+    given["CLOUDIMPORT_YANKED"] = "ignore"
+    return mounts, {"CLOUDIMPORT_CACHE_SIZE": _CACHE_SIZE, **variables, **given}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ class Plan:
     keeping: Keeping
     tier_bytes: int
     pythons: Sequence[Path] = field(default=())
+    #: Gets what a person should know.
+    note: Callable[[str], None] = field(default=lambda _: None)
 
 
 class Worker:
@@ -55,7 +57,7 @@ class Worker:
         for folder in (plan.cache, plan.logs):
             folder.mkdir(parents=True, exist_ok=True)
         self._tier = Tier(plan.cache / "tier", plan.tier_bytes)
-        self._preparer = Preparer(plan.cache, plan.shelf, plan.environ, plan.pythons, self._tier)
+        self._preparer = Preparer(plan.cache, plan.shelf, plan.environ, plan.pythons, self._tier, plan.note)
         self._pool = Pool(plan.keeping, self._make)
         self._lock = threading.Lock()
         self._boxes: dict[str, tuple[object, Box]] = {}
@@ -126,6 +128,7 @@ class Worker:
 
     def _make(self, function: Function) -> Instance:
         box = self._box(function)
+        self._preparer.heed(function)
         self._made += 1
         if self._made % _PRUNE_EVERY == 1:
             prune(self.plan.logs)

@@ -16,6 +16,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from shelf_tools.status import unyank, yank
 from tests.support.faulty import FaultyServer
 from tests.support.installed import REQUESTS, publish_installed
 from tests.support.serving import Served, mounts_of, serving, wait_until_gone
@@ -266,11 +267,28 @@ def test_sandboxes_share_what_the_server_fetched(world: World, served: Served, t
         assert all(one["bytes_shared"] > 100_000 for one in stats)
         traffic = own.status()["tier"]
         assert traffic["objects"] == len(REQUESTS) + 1  # a pack of each, and the index
-        assert len(fetched) == traffic["requests"] == traffic["objects"]
+        assert len(fetched) == traffic["requests"] == traffic["objects"] + 1  # what is yanked
         assert own.status()["made"] <= len(answers)
         tier = list((tmp_path / "cache").rglob("pack-*"))
         assert len(tier) == len(REQUESTS)
         assert not any(path.stat().st_mode & 0o022 for path in tier)
+
+
+def test_yanked_pins_are_the_server_s_to_heed(world: World, served: Served, tmp_path: Path) -> None:
+    """A function with one runs, and the server says it; where it is to refuse, no sandbox starts."""
+    pin = next(pin for pin in world.shelf.builds if pin.name == "idna")
+    yank(world.shelf.store, pin, "CVE-0")
+    try:
+        with serving(world.functions, cache_of(tmp_path, served), env=world.env) as own:
+            assert own.run("listed").status == 200
+            assert f"listed: {pin} is yanked: CVE-0\n" in own.said
+            (world.functions / "listed.env").write_text("CLOUDIMPORT_YANKED=refuse\n")
+            said = own.run("listed")
+            assert said.status >= 400
+            assert f"{pin} is yanked: CVE-0" in said.text
+    finally:
+        (world.functions / "listed.env").unlink(missing_ok=True)
+        unyank(world.shelf.store, pin)
 
 
 @pytest.mark.long
