@@ -10,11 +10,11 @@ from pathlib import Path
 
 from cloudimport import settings
 from cloudimport.errors import ConfigurationError
-from shelf_tools import calls, running
 from shelf_tools.console import Call, Commands, counted
-from shelf_tools.dag import Outcome
-from shelf_tools.executing import Bounds, FunctionError, Ran
-from shelf_tools.functions import read_program
+from shelf_tools.running import calls, runs
+from shelf_tools.running.dag import Outcome
+from shelf_tools.running.executing import Bounds, FunctionError, Ran
+from shelf_tools.running.functions import read_program
 
 _DEFAULT = Bounds()
 _MIB = 1 << 20
@@ -130,7 +130,7 @@ def _run(call: Call, after: argparse.ArgumentParser, takes: Mapping[str, bool]) 
     said = options.shelf or call.environ.get("CLOUDIMPORT_SHELF", "")
     url = said or settings.default_shelf(call.environ)
     program = read_program(options.file)
-    job = running.Job(
+    job = runs.Job(
         program=program._replace(path=options.file.absolute()),
         shelf=url if "://" in url else os.path.abspath(url),
         said=bool(said),
@@ -146,17 +146,17 @@ def _run(call: Call, after: argparse.ArgumentParser, takes: Mapping[str, bool]) 
     if options.record:
         return _record(call, job, words)
     plan = calls.plan(program, options.function, words)
-    outcome = running.run(job, plan, _Listener(call, len(plan.calls) > 1))
+    outcome = runs.run(job, plan, _Listener(call, len(plan.calls) > 1))
     if plan.end in outcome.results:
         call.answer(outcome.results[plan.end])
         return 0
     return _fail(call, outcome)
 
 
-def _record(call: Call, job: running.Job, words: calls.Words) -> int:
+def _record(call: Call, job: runs.Job, words: calls.Words) -> int:
     if words.positional or words.named:
         raise ConfigurationError("--record runs no function: it takes no arguments for one")
-    for ready in running.record(job, _Listener(call, False)):
+    for ready in runs.record(job, _Listener(call, False)):
         call.say(f"{ready.target}: {', '.join(ready.pins)}")
     return 0
 

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from cloudimport.errors import ConfigurationError
-from shelf_tools.functions import Function, Parameter, Program
+from shelf_tools.running.functions import Function, Parameter, Program
 
 _KINDS = inspect.Parameter
 _BY_PLACE = (_KINDS.POSITIONAL_ONLY, _KINDS.POSITIONAL_OR_KEYWORD)

@@ -19,12 +19,12 @@ import cloudimport
 from cloudimport.errors import CloudImportError
 from cloudimport.format import codec
 from lambda_layer import runner
-from shelf_tools.functions import Program
 from shelf_tools.interpreters import running_interpreter
 from shelf_tools.lambdabox.box import MIB, TMP_BYTES, Box
 from shelf_tools.lambdabox.runtime import lay_out
 from shelf_tools.process import Started
-from shelf_tools.settling import Ready
+from shelf_tools.running.functions import Program
+from shelf_tools.running.settling import Ready
 
 #: Bytes of what a function prints that are shown; more is read and dropped.
 MOST_PRINTED = 16 * MIB

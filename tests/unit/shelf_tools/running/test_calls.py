@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cloudimport.errors import ConfigurationError
-from shelf_tools.calls import Given, Plan, Result, plan, split
-from shelf_tools.functions import read_program
+from shelf_tools.running.calls import Given, Plan, Result, plan, split
+from shelf_tools.running.functions import read_program
 
 _OWN = {"--shelf": True, "--update": False}
 

@@ -26,10 +26,10 @@ from cloudimport.sources.opening import open_source
 from shelf_tools.catalogue import Catalogue
 from shelf_tools.choosing import choose
 from shelf_tools.compressing import decompress_record
-from shelf_tools.depot import Depot
 from shelf_tools.environments import open_shelf, publish_environment
 from shelf_tools.indexing import Built, build_index
 from shelf_tools.mirror import fill, packs
+from shelf_tools.running.depot import Depot
 from shelf_tools.status import Mark, read_marks
 from shelf_tools.store import Store, open_store
 from shelf_tools.swap import write_file

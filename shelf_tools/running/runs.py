@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, Protocol
 
 from cloudimport.ids import Target, running_targets
 from cloudimport.settings import Settings
-from shelf_tools.calls import Plan
-from shelf_tools.dag import Outcome, run_steps
-from shelf_tools.depot import Depot
-from shelf_tools.executing import Bounds, Ran, Sandboxes
-from shelf_tools.functions import Program
-from shelf_tools.remote import RemoteRunner
-from shelf_tools.settling import Asked, Ready, Settler
+from shelf_tools.running.calls import Plan
+from shelf_tools.running.dag import Outcome, run_steps
+from shelf_tools.running.depot import Depot
+from shelf_tools.running.executing import Bounds, Ran, Sandboxes
+from shelf_tools.running.functions import Program
+from shelf_tools.running.remote import RemoteRunner
+from shelf_tools.running.settling import Asked, Ready, Settler
 from shelf_tools.workfolder import work_folder
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloudimport.errors import CloudImportError
-from shelf_tools.dag import run_steps
+from shelf_tools.running.dag import run_steps
 
 
 def test_steps_run_at_once_as_far_as_they_can() -> None:

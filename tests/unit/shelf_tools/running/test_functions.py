@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloudimport.errors import ConfigurationError
-from shelf_tools.functions import MOST, Program, read_program
+from shelf_tools.running.functions import MOST, Program, read_program
 
 
 def read(folder: Path, text: str | bytes) -> Program:

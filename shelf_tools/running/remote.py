@@ -17,9 +17,9 @@ from typing import Any
 from cloudimport.errors import CloudImportError, ConfigurationError
 from cloudimport.ids import Target
 from lambda_layer import runner
-from shelf_tools.executing import FunctionError, Ran, outcome
-from shelf_tools.functions import Program
-from shelf_tools.settling import Ready
+from shelf_tools.running.executing import FunctionError, Ran, outcome
+from shelf_tools.running.functions import Program
+from shelf_tools.running.settling import Ready
 from shelf_tools.stores.libraries import load
 
 #: Seconds to wait for an answer: a function of Lambda's ends after 15 minutes.
