@@ -1,4 +1,4 @@
-"""The only place where the runtime is put together: settings to index to finders.
+"""Where the runtime is put in place: what ``parts`` has, finders, path, patches, children; and out again.
 
 Import budget: 30 ms of CPU for ``import cloudimport`` and ``install()`` without network; no third party.
 """
@@ -12,56 +12,33 @@ from _thread import start_new_thread
 from types import ModuleType
 
 from cloudimport import settings as settings_module
-from cloudimport.cache.disk import DiskBlocks
-from cloudimport.cache.folder import open_folder, temporary_folder
-from cloudimport.cache.hot import HotBlocks
-from cloudimport.cache.tiered import BlockCache
-from cloudimport.environments import (
-    cached_index,
-    cached_status,
-    fetched_index,
-    from_lock,
-    from_shelf,
-    read_lock,
-)
+from cloudimport.environments import cached_status, from_lock, from_shelf, read_lock
 from cloudimport.errors import ConfigurationError, SignatureError
-from cloudimport.events import Counters
-from cloudimport.fetch.engine import Fetcher
-from cloudimport.fetch.plan import CONNECTIONS
 from cloudimport.format import codec
-from cloudimport.format.index import EnvironmentIndex
-from cloudimport.format.records import Ref, sha256
+from cloudimport.format.records import Ref
 from cloudimport.ids import Pin, running_targets
 from cloudimport.importer.finder import ShelfFinder, path_hook, teach_pkgutil
 from cloudimport.importer.forks import forget_others
-from cloudimport.importer.places import finder_position, is_installed, path_position
+from cloudimport.importer.places import finder_position, path_position
+from cloudimport.parts import Parts, child_record, of_parent, open_tree
 from cloudimport.settings import Settings
 from cloudimport.site.children import Children
-from cloudimport.site.expiry import expire, hold
 from cloudimport.site.native import Helper, load
 from cloudimport.site.patches import Patches
-from cloudimport.site.tree import SiteTree
-from cloudimport.sources.base import Source
-from cloudimport.sources.config import SourceConfig
-from cloudimport.sources.counting import Counting
-from cloudimport.sources.opening import open_deferred
-from cloudimport.sources.retrying import Retrying
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from cloudimport.format.lock import BootRange, Lock
-    from cloudimport.importer.bursts import Bursts
+    from cloudimport.format.lock import Lock
     from cloudimport.observing import Observer
-    from cloudimport.tracing import Recorder
 
 #: What is kept where no pin is yanked (docs/format.md, section 4), and where the shelf did not say.
 _NOTHING_YANKED = (b'{"format":1,"kind":"status","yanked":{}}', b"")
-#: How often the shelf's status is tried to be had, until when (seconds), and how long after the first import
-#: the background begins to look whether it may be asked for (seconds).
-_STATUS_ATTEMPTS, _STATUS_DEADLINE, _STATUS_PAUSE = 2, 10.0, 0.25
+#: How long after the first import the background begins to look whether the shelf may be asked for its
+#: status (seconds).
+_STATUS_PAUSE = 0.25
 
 
 class Environment:
@@ -69,7 +46,7 @@ class Environment:
 
     def __init__(
         self,
-        parts: _Parts,
+        parts: Parts,
         finder: ShelfFinder,
         hook: Any,
         patches: Patches,
@@ -128,136 +105,6 @@ class Environment:
         return f"<cloudimport environment of {len(self.pins)} packages for {self.target} from {self.shelf}>"
 
 
-class _Parts:
-    """The objects of one installed environment."""
-
-    def __init__(self, settings: Settings, shelf: str) -> None:
-        self.settings = settings
-        self.cache_root = open_folder(settings.cache)
-        self.counters = Counters()
-        config = SourceConfig(environ=settings.environ, deadline=settings.deadline)
-        self._store = open_deferred(shelf, config)
-        self.counting = Counting(self._store)
-        self.recorder = _recorder(settings.trace) if settings.trace else None
-        inner: Source = self.counting
-        if self.recorder is not None:
-            from cloudimport.sources.timing import Timing
-
-            inner = Timing(self.counting, self.recorder.requested)
-        if settings.watching is not None and settings.watching.reads:
-            from cloudimport.observing import fetched
-            from cloudimport.sources.timing import Timing
-
-            inner = Timing(inner, fetched)
-        self._inner = inner
-        self.source: Source = Retrying(inner, config.attempts, config.deadline, config.patience)
-        if settings.shared:
-            from cloudimport.sources.shared import Shared
-
-            self.source = Shared(self.source, settings.shared, self.counters)
-        self.hot = HotBlocks(settings.memory_bytes)
-        disk = DiskBlocks(f"{self.cache_root}/v1/blocks", settings.cache_bytes, self.counters)
-        self.cache = BlockCache(self.hot, disk, self.counters)
-        self.fetcher = Fetcher(self.source, self.cache, self.counters)
-        self.fetcher.watch = self.recorder
-        is_timed = settings.watching is not None
-        self.bursts = _bursts(settings.hold_gc) if settings.hold_gc or is_timed else None
-        self.index: EnvironmentIndex
-        self.tree: SiteTree
-
-    def open_index(
-        self,
-        ref: Ref,
-        target: str,
-        hidden: Sequence[int] | None = None,
-        boot: Sequence[BootRange] = (),
-    ) -> None:
-        """Get the environment index and the tree over it. Raises a FetchError or FormatError.
-
-        ``hidden`` are the builds that a parent process takes from elsewhere; None: look. ``boot`` is asked
-        for together with an index that is not cached.
-        """
-        self.index = cached_index(self.cache_root, ref, target, self.counters) or self._fetch_index(
-            ref, target, boot
-        )
-        if hidden is None and self.settings.local:
-            hidden = [build for build in self.index.visible if self._is_local(build)]
-        self.hidden = list(hidden or ())
-        folder = f"{self.cache_root}/v1/trees/{ref.digest[:32]}"
-        if self.hidden:  # in another's tree their files would be seen
-            self.index.hide(self.hidden)
-            folder += "-" + sha256(repr(self.hidden).encode())[:16]
-        self.tree = SiteTree(
-            os.path.realpath(folder), self.index, self.fetcher, self.counters, temporary_folder
-        )
-
-    def _fetch_index(self, ref: Ref, target: str, boot: Sequence[BootRange]) -> EnvironmentIndex:
-        from cloudimport.fetch.boot import Boot
-
-        image, index = Boot(self.fetcher, boot, target), None
-        if not boot:
-            self._prepare()
-        try:
-            index = fetched_index(self.source, self.cache_root, ref, target, self.counters)
-        finally:
-            image.arrived(index)
-        return index
-
-    def _prepare(self) -> None:
-        """Open connections (2 ms of CPU each), while the index comes, for what it will say is needed.
-
-        The one that the index comes on is the last of them.
-        """
-        prepare = getattr(self._store, "prepare", None)
-        if prepare is not None and not self.settings.shared:
-            import threading
-
-            try:
-                for _ in range(CONNECTIONS - 1):
-                    threading.Thread(target=prepare, name="cloudimport-connect", daemon=True).start()
-            except RuntimeError:
-                pass  # "can't start new thread": whoever reads connects
-
-    def _is_local(self, build: int) -> bool:
-        name = self.index.builds[build].pin.name
-        if name not in self.settings.local:
-            return False
-        tables = (self.index.files, self.index.folders)
-        return is_installed(
-            name, [top for table in tables for top, having in table.items() if build in having]
-        )
-
-    def status_source(self) -> Source:
-        """Return where the shelf's status is read: with less patience, since there is a way without it."""
-        return Retrying(self._inner, _STATUS_ATTEMPTS, min(self.settings.deadline, _STATUS_DEADLINE))
-
-    def pins(self) -> list[Pin]:
-        """Return the pins that are taken from the shelf."""
-        return [self.index.builds[number].pin for number in self.index.visible]
-
-    def forget(self) -> None:
-        """In a forked child: drop what belongs to the parent."""
-        self.source.forget()
-        self.counters.forget_lock()
-        self.cache.forget_locks()
-        self.fetcher.forget()
-        self.tree.forget()
-        if self.bursts is not None:
-            self.bursts.forget()
-
-
-def _bursts(holds: bool) -> Bursts:
-    from cloudimport.importer.bursts import Bursts
-
-    return Bursts(holds)
-
-
-def _recorder(path: str) -> Recorder:
-    from cloudimport.tracing import Recorder
-
-    return Recorder(path)
-
-
 _current: Environment | None = None
 _fork_registered = False
 
@@ -285,7 +132,7 @@ def install(
     url = (
         settings.shelf or (locked.shelf if locked else "") or settings_module.default_shelf(settings.environ)
     )
-    parts = _Parts(settings, url)
+    parts = Parts(settings, url)
     try:
         ref, target = (
             from_lock(locked, settings, targets) if locked else from_shelf(parts.source, settings, targets)
@@ -329,7 +176,7 @@ def _read_lock(settings: Settings, locked: Lock | None) -> Lock | None:
     return locked
 
 
-def _known_status(parts: _Parts) -> tuple[bytes, bool]:
+def _known_status(parts: Parts) -> tuple[bytes, bool]:
     """Return what was kept of the shelf's status, and whether that is good enough not to ask again."""
     settings = parts.settings
     if settings.yanked == "ignore":
@@ -392,61 +239,20 @@ def _ask(environment: Environment, told: set[Pin]) -> None:
         pass  # nobody waits for it, and a process that ends takes modules away
 
 
-class Unimported:
-    """The environment of a parent process, of which this one makes files and imports nothing."""
-
-    def __init__(self, record: Mapping[str, Any]) -> None:
-        """Raises a CloudImportError if the index cannot be had."""
-        codec.locate(record["codec"])
-        self._parts = _of_parent(record)
-        self.tree = self._parts.tree
-        self._held = _open_tree(self._parts)
-        self._counted = (0, 0)
-
-    def counts(self) -> tuple[int, int]:
-        """Return (requests, bytes fetched) since the last time."""
-        counting, before = self._parts.counting, self._counted
-        self._counted = (counting.requests, counting.bytes)
-        return self._counted[0] - before[0], self._counted[1] - before[1]
-
-
-def _of_parent(record: Mapping[str, Any]) -> _Parts:
-    settings = Settings(
-        record["shelf"],
-        "",
-        "",
-        record["cache"],
-        record["cache_bytes"],
-        record["memory_bytes"],
-        record["deadline"],
-        dict(os.environ),
-        record["native"],
-        hold_gc=record["hold_gc"],
-        shared=record["shared"],
-    )
-    parts = _Parts(settings, settings.shelf)
-    try:
-        parts.open_index(Ref(*record["index"]), record["target"], record["hidden"])
-    except BaseException:
-        parts.fetcher.close()
-        raise
-    return parts
-
-
 def install_child(record: Mapping[str, Any]) -> Environment:
     """Install what a parent installed (cloudimport/site/bootstrap)."""
     codec.locate(record["codec"])
-    parts = _of_parent(record)
+    parts = of_parent(record)
     environment = _activate(parts, Ref(*record["index"]), record["target"])
     environment._inherited = True
     return environment
 
 
-def _activate(parts: _Parts, ref: Ref, target: str) -> Environment:
+def _activate(parts: Parts, ref: Ref, target: str) -> Environment:
     """Put finders, path, patches and children in place. Everything that can fail came before."""
     global _current
-    held = _open_tree(parts)
-    record = _child_record(parts, ref, target)
+    held = open_tree(parts)
+    record = child_record(parts, ref, target)
     patches = Patches(parts.tree)
     finder, hook = ShelfFinder(parts.tree, _watched(patches), parts.bursts), path_hook(parts.tree)
     children = Children(record, os.environ)
@@ -467,18 +273,6 @@ def _activate(parts: _Parts, ref: Ref, target: str) -> Environment:
     if parts.recorder is not None:
         parts.recorder.start(parts.tree, _current.stats)
     return _current
-
-
-def _open_tree(parts: _Parts) -> int | None:
-    """Make the tree if it is new, let unused ones go then, and hold it; returns what holds it."""
-    try:
-        made = parts.tree.create()
-    except OSError:
-        return None  # modules still run from memory; whatever needs a file says so itself
-    held = hold(os.path.dirname(parts.tree.root))
-    if made:
-        expire(f"{parts.cache_root}/v1/trees")
-    return held
 
 
 def _watched(patches: Patches) -> dict[str, Callable[[ModuleType], None]]:
@@ -533,26 +327,6 @@ def loaded() -> dict[str, str]:
 def current() -> Environment | None:
     """Return the installed environment, or None."""
     return _current
-
-
-def _child_record(parts: _Parts, ref: Ref, target: str) -> dict[str, Any]:
-    settings = parts.settings
-    return {
-        "python": [*sys.version_info[:2], sys.prefix],
-        "runtime": os.path.dirname(os.path.abspath(__file__)),
-        "shelf": parts.counting.url,
-        "cache": parts.cache_root,
-        "cache_bytes": settings.cache_bytes,
-        "memory_bytes": settings.memory_bytes,
-        "deadline": settings.deadline,
-        "native": settings.native,
-        "hold_gc": settings.hold_gc,
-        "shared": settings.shared,
-        "codec": codec.locate(),
-        "index": list(ref),
-        "hidden": parts.hidden,
-        "target": target,
-    }
 
 
 def _register_fork() -> None:

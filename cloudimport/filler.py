@@ -24,8 +24,8 @@ import sys
 import threading
 import time
 
-from cloudimport.bootstrap import Unimported
 from cloudimport.errors import CloudImportError
+from cloudimport.parts import Unimported
 from cloudimport.settings import CHILD
 
 _ANSWER = struct.Struct("=iIQQ")

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from cloudimport.bootstrap import _Parts
 from cloudimport.format.records import Ref, sha256
 from cloudimport.ids import running_targets
+from cloudimport.parts import Parts
 from cloudimport.settings import Settings
 from cloudimport.sources.base import Source
 
@@ -19,7 +19,7 @@ Wrap = Callable[[Source], Source]
 class Stack:
     """An opened environment: its files by path, from the blocks and from the site tree."""
 
-    def __init__(self, parts: _Parts) -> None:
+    def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.index = parts.index
         self.tree = parts.tree
@@ -89,7 +89,7 @@ def opened(
     old = os.umask(0o077)
     settings = Settings(url, "", "", str(cache), cache_bytes, memory_bytes, deadline, dict(environ or {}))
     try:
-        parts = _Parts(settings, url)
+        parts = Parts(settings, url)
         if wrap is not None:
             parts.source = parts.fetcher.source = wrap(parts.source)
         parts.open_index(ref, str(running_targets()[0]))
