@@ -239,7 +239,10 @@ def say(line: Mapping[str, Any]) -> None:
 
 def _write(text: str) -> None:
     try:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        # Not through the stream: a thread that holds its lock when the process ends makes Python abort.
+        number = sys.stderr.fileno()
+        data = text.encode("utf-8", "backslashreplace")
+        while data:
+            data = data[os.write(number, data) :]
     except (AttributeError, OSError, ValueError):
         pass  # there is none, or it is closed
