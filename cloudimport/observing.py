@@ -63,8 +63,8 @@ class Observer:
         stats: Callable[[], Mapping[str, float]],
         installing: float,
     ) -> None:
-        """``whence``: the shelf's URL; ``installing``: how many seconds ``install()`` took."""
-        self._watching, self._environ, self._tree, self._whence = watching, environ, tree, whence
+        """``whence``: the shelf's URL, told without a password; ``installing``: seconds of ``install()``."""
+        self._watching, self._environ, self._tree, self._whence = watching, environ, tree, _public(whence)
         self._bursts, self._stats, self._installing = bursts, stats, installing
         self._owner = os.getpid()
         self._lock = allocate_lock()
@@ -138,6 +138,13 @@ class Observer:
                 file.write(jsontext.dumps(record(self._tree, self._whence)) + "\n")
         except OSError as error:
             _write(f"cloudimport: CLOUDIMPORT_LOADED={path}: {error.strerror}\n")
+
+
+def _public(url: str) -> str:
+    """Return a URL without user and password: the line goes to a log."""
+    scheme, separator, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def is_importing() -> bool:

@@ -30,7 +30,7 @@ class Telling:
 
         self._make, self._fetcher, self._is_over = make, fetcher, is_over
         self._owner = os.getpid()
-        self._made: Observer | None = None
+        self._made: dict[str, Observer] = {}
         atexit.register(self.at_exit)
 
     def begin(self, *, in_lambda: bool) -> None:
@@ -52,9 +52,9 @@ class Telling:
             self._observer().at_exit()
 
     def _observer(self) -> Observer:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
+        found = self._made.get("one")
+        # Two threads may make one each, under no lock since that imports; both take the same.
+        return self._made.setdefault("one", self._make()) if found is None else found
 
     def _watch(self) -> None:
         try:

@@ -89,7 +89,11 @@ class Asked:
     def wait(self, seconds: float) -> bytes:
         """Return the answer. Raises a FetchError, also if it is not there in time, or FormatError."""
         until = clock.now() + seconds
-        while not self._came.acquire(timeout=min(_LOOK, max(0.0, until - clock.now()))):
+        while True:
+            began, wait = time.monotonic(), min(_LOOK, max(0.0, until - clock.now()))
+            if self._came.acquire(timeout=wait):
+                break
+            clock.waited(began, wait)
             if clock.now() < until:
                 continue
             where = f"{self._source.url}/{keys.STATUS}"
