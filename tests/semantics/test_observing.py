@@ -133,9 +133,9 @@ def test_the_log_level(world: World) -> None:
     assert said(CLOUDIMPORT_LOG="1", CLOUDIMPORT_LOG_LEVEL="info", AWS_LAMBDA_LOG_LEVEL="WARN") == [
         "cold start"
     ]
-    *reads, last = said(CLOUDIMPORT_LOG="1", CLOUDIMPORT_LOG_LEVEL="DEBUG")
-    assert set(reads) == {"read"}
-    assert last == "cold start"
+    lines = said(CLOUDIMPORT_LOG="1", CLOUDIMPORT_LOG_LEVEL="DEBUG")
+    assert set(lines) == {"read", "cold start"}
+    assert lines.count("cold start") == 1  # in whose course or after which it is asked what is yanked
     ran = world.start("", env={"CLOUDIMPORT_LOG_LEVEL": "loud"})
     assert "CLOUDIMPORT_LOG_LEVEL='loud' is none of TRACE, DEBUG" in ran.stderr
 
