@@ -152,6 +152,15 @@ class Connection:
 
         What making the next buffer raises goes through.
         """
+        began = time.monotonic()
+        try:
+            return self._exchange(method, host, target, headers, window)
+        finally:
+            clock.waited(began, self._total)  # it may have been suspended where nothing is waited for
+
+    def _exchange(
+        self, method: str, host: str, target: str, headers: Mapping[str, str], window: Window
+    ) -> Response:
         status, reason, fields = self.head(method, host, target, headers)
         start, length, buffers = window
         body, received = b"", None

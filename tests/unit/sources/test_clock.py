@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cloudimport.sources import clock as clock_module
+from cloudimport.sources import wire
 from cloudimport.sources.clock import Clock
 from tests.support.children import REPOSITORY
 
@@ -110,3 +111,23 @@ def test_a_stopped_process(tmp_path: Path) -> None:
                 client.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
                 os.kill(process.pid, signal.SIGCONT)
                 assert process.communicate(timeout=30)[0] == b"b'ok'\n"
+
+
+def test_a_process_that_is_stopped_where_it_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of an exchange that took longer than it could does not count, wherever it went."""
+    made = Clock()
+    monkeypatch.setattr(wire, "clock", made)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = wire.Connection(ours, 0.2, 0.2)
+
+        def stopped(data: bytes, host: str) -> None:
+            theirs.close()
+            time.sleep(1.5)
+            raise wire.StaleError("end of file")
+
+        monkeypatch.setattr(connection, "_send_and_wait", stopped)
+        began = made.now()
+        with pytest.raises(wire.StaleError):
+            connection.exchange("GET", "h", "/", {}, wire.WHOLE)
+        assert made.now() - began < 0.5
