@@ -311,6 +311,24 @@ def test_nothing_of_the_curators_is_in_the_sandbox(bench: Bench) -> None:
     assert json.loads(shown.ok()) == ["SOME_TOKEN"]
 
 
+def test_a_function_sees_the_packages_that_it_needs_alone(tmp_path: Path) -> None:
+    """Of the cache, which has those that functions of this file, and others, have needed."""
+    shelf = MadeShelf(tmp_path / "made")
+    for name in ("one", "two"):
+        shelf.add(name, "1", {f"{name}.py": "", f"{name}.bin": os.urandom(1000)})
+    bench = Bench(tmp_path, shelf)
+    look = "[sorted(map(str, Path('/mnt/shelf/' + place).glob('*'))) for place in ('packages', 'envs')]"
+    text = "from pathlib import Path\nfrom cloudimport import requirements\n" + "".join(
+        f"@requirements({needs})\ndef {name}({before}):\n    return [{before or None}, {look}]\n"
+        for name, needs, before in (("a", "{'one': ''}", ""), ("b", "{'two': ''}", "a"), ("c", "{}", "b"))
+    )
+    ((_, a), b), c = bench.value(bench.write("looks.py", text))
+    assert (a[0], b[0]) == (["/mnt/shelf/packages/one"], ["/mnt/shelf/packages/two"])
+    assert (len(a[1]), len(b[1])) == (1, 1)
+    assert c == [[], []]
+    assert len(list((tmp_path / "cache" / "run" / "objects" / "packages").iterdir())) == 2
+
+
 @pytest.mark.parametrize("ending", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
 def test_an_end_from_outside_leaves_nothing(bench: Bench, ending: signal.Signals) -> None:
     """Neither Ctrl-C nor SIGKILL leaves processes; what lies in the folder for temporary files, the next
