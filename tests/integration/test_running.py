@@ -128,6 +128,7 @@ def test_prints_and_the_result_are_apart(bench: Bench) -> None:
 def test_parameters_called_a_and_args(bench: Bench) -> None:
     """And as the command's own options; behind ``--`` all are the function's."""
     assert bench.value("named.py", "--a", "1", "--args", "[2]", "--", "--function", "x") == [1, [2], "x"]
+    assert bench.value("named.py", "--", "--a", "1", "--args", "2", "--function", "x") == [1, 2, "x"]
     words = [
         "-a",
         "1",
