@@ -155,7 +155,7 @@ def _is_there(folder: Path, one: Wanted) -> bool:
     return digest.hexdigest() == one.digest
 
 
-def _make_folders(folder: Path, key: str) -> None:
+def make_folders(folder: Path, key: str) -> None:
     """Make the folders of an object, for everybody to read, whatever the umask."""
     for part in reversed(Path(key).parents):
         made = folder / part
@@ -169,7 +169,7 @@ def _make_folders(folder: Path, key: str) -> None:
 def _copy(folder: Path, one: Wanted) -> int:
     """Copy an object; return its size in bytes."""
     target = folder / one.key
-    _make_folders(folder, one.key)
+    make_folders(folder, one.key)
     temporary = target.with_name(f".tmp-{secrets.token_hex(8)}")
     digest, size = hashlib.sha256(), 0
     try:

@@ -14,16 +14,17 @@ _LOCK = ".in-use"
 
 
 @contextmanager
-def work_folder(purpose: str) -> Iterator[Path]:
-    """Yield a new folder, its owner's alone, in the folder for temporary files.
+def work_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]:
+    """Yield a new folder, its owner's alone, in ``parent``; without it in the folder for temporary files.
 
     Folders of the same ``purpose`` that a killed process of this user left are removed first: a
     process holds a lock on its own. Raises OSError.
     """
     prefix = f"cloudimport-{purpose}-"
-    _remove_abandoned(prefix)
+    place = str(parent or tempfile.gettempdir())
+    _remove_abandoned(prefix, place)
     with (
-        tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name,
+        tempfile.TemporaryDirectory(prefix=prefix, dir=place, ignore_cleanup_errors=True) as name,
         open(os.path.join(name, _LOCK), "wb") as lock,
     ):
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -32,8 +33,8 @@ def work_folder(purpose: str) -> Iterator[Path]:
         yield Path(name)
 
 
-def _remove_abandoned(prefix: str) -> None:
-    for entry in os.scandir(tempfile.gettempdir()):
+def _remove_abandoned(prefix: str, place: str) -> None:
+    for entry in os.scandir(place):
         if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False) and _is_abandoned(entry):
             shutil.rmtree(entry.path, ignore_errors=True)
 

@@ -37,8 +37,10 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
         usage="shelf run [option ...] FILE [option ...] [-a VALUE ...] [--name VALUE ...] "
         "[-- --option-of-the-function VALUE ...]",
     )
-    run.add_argument("file", metavar="FILE", type=Path, help="the file with the function")
-    run.add_argument("words", metavar="...", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    # FILE is one of the words: behind a positional of its own argparse would take a "--" away.
+    run.add_argument(
+        "words", metavar="FILE ...", nargs=argparse.REMAINDER, help="the file with the function; the rest"
+    )
     after = argparse.ArgumentParser(prog="shelf run", parents=[shelf, own], usage=run.usage)
     run.set_defaults(run=lambda call: _run(call, after, takes))
 
@@ -124,14 +126,15 @@ def _number(text: str) -> int:
 
 def _run(call: Call, after: argparse.ArgumentParser, takes: Mapping[str, bool]) -> int:
     """Run a function of a file."""
-    words = calls.split(call.options.words, takes)
+    path, rest = _file(call.options.words, after)
+    words = calls.split(rest, takes)
     options = after.parse_args(words.own, call.options)
     call.end_on_sigterm()
     said = options.shelf or call.environ.get("CLOUDIMPORT_SHELF", "")
     url = said or settings.default_shelf(call.environ)
-    program = read_program(options.file)
+    program = read_program(path)
     job = runs.Job(
-        program=program._replace(path=options.file.absolute()),
+        program=program._replace(path=path.absolute()),
         shelf=url if "://" in url else os.path.abspath(url),
         said=bool(said),
         settings=settings.resolve(lock=os.devnull, environ=call.environ),
@@ -151,6 +154,14 @@ def _run(call: Call, after: argparse.ArgumentParser, takes: Mapping[str, bool]) 
         call.answer(outcome.results[plan.end])
         return 0
     return _fail(call, outcome)
+
+
+def _file(words: list[str], parser: argparse.ArgumentParser) -> tuple[Path, list[str]]:
+    """Return the file, which is the first word, and the words behind it."""
+    first, *rest = words[words[:1] == ["--"] :] or [""]
+    if not first or first.startswith("-"):
+        parser.error(f"{first} is no option of this command" if first else "FILE is missing")
+    return Path(first), rest
 
 
 def _record(call: Call, job: runs.Job, words: calls.Words) -> int:

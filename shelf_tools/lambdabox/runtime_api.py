@@ -367,6 +367,8 @@ class _Handler(BaseHTTPRequestHandler):
             yield from self._read(int(self.headers.get("Content-Length") or 0))
 
     def _read(self, size: int) -> Any:
+        if size < 0:  # read() would take it for all that comes
+            raise ConnectionError("the runtime sends a size below 0")
         while size:
             piece = self.rfile.read(min(size, 1 << 16))
             if not piece:

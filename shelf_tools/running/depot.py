@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from cloudimport.format import keys
 from cloudimport.format.records import Ref, sha256
 from cloudimport.settings import Settings
 from shelf_tools.compressing import compress, decompress_record
+from shelf_tools.mirror import make_folders
 from shelf_tools.swap import write_bytes
 
 #: zstd level of an index that stays on this machine, or goes once over the line.
@@ -93,3 +96,13 @@ class Depot:
                 folder.chmod(0o755)  # whatever the umask: a sandbox has a user of its own
         keep_index(self.cache_root, ref, plain, Counters())
         return ref, data
+
+    def show(self, folder: Path, wanted: Iterable[str]) -> None:
+        """Put objects, by their keys, into a folder for a sandbox; it has no others. Raises OSError."""
+        with self.telling():
+            for key in wanted:
+                make_folders(folder, key)
+                try:
+                    os.link(self.folder / key, folder / key)
+                except OSError:  # not every file system has links
+                    shutil.copy(self.folder / key, folder / key)

@@ -1,7 +1,7 @@
 """Functions in fresh sandboxes of this machine, like Lambda's: read-only, /tmp bounded, memory bounded.
 
 In a sandbox there are the interpreter, the runtime (``cloudimport``), the file, and the shelf's objects that
-its environment needs, all read-only; nothing of the curator's variables, credentials or folders.
+its own environment needs, all read-only; nothing of the curator's variables, credentials or folders.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ def outcome(answer: Mapping[str, Any]) -> Ran:
 class Sandboxes:
     """Runs functions of one file, each in a sandbox of its own; may be used by several threads.
 
-    ``work`` is a folder for what is mounted, ``objects`` has what environments need of the shelf, ``environ``
-    is what functions find in theirs besides. ``relay`` hears what a function prints, a line at a time.
+    ``work`` is a folder for what is mounted; ``objects`` has a folder for each environment, named by its
+    index's digest, with what it needs of the shelf; ``environ`` is what functions find in theirs besides.
+    ``relay`` hears what a function prints, a line at a time.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Sandboxes:
         if ready:
             _write(task / "code" / "run.lock", ready.lock.encode().encode())
         _write(task / "event.json", json.dumps(event).encode())
-        return outcome(self._in_box(name, self._box(name, task)))
+        return outcome(self._in_box(name, self._box(name, task, ready)))
 
     def stop(self) -> None:
         """End all that runs, and what is about to."""
@@ -118,14 +119,15 @@ class Sandboxes:
         self._stopped.set()
         stop_all()
 
-    def _box(self, name: str, task: Path) -> Box:
+    def _box(self, name: str, task: Path, ready: Ready | None) -> Box:
         runtime = Path(cloudimport.__file__).parent
         mounts = [
             (runtime, f"{_OPT}/cloudimport"),
             (Path(runner.__file__), f"{_OPT}/lambda_layer/runner.py"),
-            (self._objects, _OBJECTS),
             (task / "event.json", _EVENT),
         ]
+        if ready:
+            mounts.append((self._objects / ready.ref.digest, _OBJECTS))
         extension = codec.locate()
         if extension:
             mounts.append((Path(extension).parent, f"{_OPT}/backports/zstd"))

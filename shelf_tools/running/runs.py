@@ -94,9 +94,12 @@ def run(job: Job, plan: Plan, listener: Listener) -> Outcome:
         settled = _settle(job, plan.calls, targets, depot, listener)
         stack.callback(settled.settler.close)
         if not job.remote:
-            settled.settler.fill(list(settled.ready.values()))
+            needed = settled.settler.fill(list(settled.ready.values()))
             work = stack.enter_context(work_folder("run"))
-            where = Sandboxes(job.program, job.bounds, work, depot.folder, job.environ, listener.printed)
+            shown = stack.enter_context(work_folder("run", depot.folder.parent))  # links stay on a disk
+            for digest, some in needed.items():
+                depot.show(shown / digest, some)
+            where = Sandboxes(job.program, job.bounds, work, shown, job.environ, listener.printed)
 
         def step(name: str, results: Mapping[str, Any]) -> Any:
             args, kwargs = plan.calls[name].filled(results)

@@ -48,6 +48,11 @@ class Ready(NamedTuple):
         """What is in it, as ``name==version``."""
         return self.lock.requirements
 
+    @property
+    def ref(self) -> Ref:
+        """Where its index is."""
+        return self.lock.targets[self.target]
+
 
 class Asked(NamedTuple):
     """What to settle: the file, what its functions need (each with the line that says so), for which targets
@@ -104,19 +109,28 @@ class Settler:
             self._record(path, after)
         return ready
 
-    def fill(self, ready: Collection[Ready]) -> None:
-        """Fetch the packs of environments to this machine, each once. Raises a FetchError or OSError."""
-        indexes = [EnvironmentIndex(decompress_record(one.stored, "index"), _ref(one)) for one in ready]
+    def fill(self, ready: Collection[Ready]) -> dict[str, list[str]]:
+        """Fetch the packs of environments to this machine, each once.
+
+        Returns for each, by the digest of its index, the keys of all that it consists of. Raises a FetchError
+        or OSError.
+        """
+        plain = {one.ref: decompress_record(one.stored, "index") for one in ready}
+        needed = {ref: list(packs(self._source, EnvironmentIndex(plain[ref], ref))) for ref in plain}
 
         def tell(missing: int) -> None:
             if missing:
                 self._note(f"{missing} of the packs are fetched from {self._url}, once")
 
-        wanted = {one.key: one for index in indexes for one in packs(self._source, index)}
+        wanted = {one.key: one for some in needed.values() for one in some}
         with self._depot.telling():
             fill(self._depot.folder, list(wanted.values()), tell, lambda _: None)
             for key in wanted:  # when they were of use
                 os.utime(self._depot.folder / key)
+        return {
+            ref.digest: list(dict.fromkeys([keys.environment_index(ref.digest), *(one.key for one in some)]))
+            for ref, some in needed.items()
+        }
 
     def _marks(self) -> dict[Pin, Mark]:
         """Return what is yanked, as far as it is to be heeded and can be known."""
@@ -227,10 +241,6 @@ class Settler:
             write_file(path, record.encode())
         except OSError as error:
             self._note(f"what was chosen is not recorded, {path} cannot be written: {error.strerror}")
-
-
-def _ref(ready: Ready) -> Ref:
-    return ready.lock.targets[ready.target]
 
 
 def _read_record(path: Path, asked: Asked) -> RunLock:

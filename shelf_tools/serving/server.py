@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -83,20 +83,28 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(_aws_error(403, "AccessDeniedException", "requests of web pages are refused"))
         elif run is None and invoke is None:
             self._refuse(_aws_error(404, "UnknownOperationException", f"there is no {path[:200]}"))
-        elif (body := self._body(_most(self.headers))) is None:
-            limit = _most(self.headers)
-            text = f"the payload is larger than {limit} bytes, the most for this invocation type"
-            self._refuse(_aws_error(413, "RequestTooLargeException", text))
         else:
-            work = self._run if run else self._invoke
-            try:
-                self._reply(work(unquote((run or invoke)[1]), body))  # type: ignore[index]
-            except (CloudImportError, OSError) as error:
-                self._reply(_refusal(error))
-            except Exception as error:  # an error of ours is told too
-                text = f"{type(error).__name__}: {error}"
-                self._reply(_aws_error(500, "ServiceException", text))
-                raise
+            self._work(self._run if run else self._invoke, unquote((run or invoke)[1]))  # type: ignore[index]
+
+    def _work(self, work: Callable[[str, bytes], Reply], name: str) -> None:
+        most = _most(self.headers)
+        try:
+            body = self._body(most)
+        except ValueError:
+            text = "the size of the body is no number, or below 0"
+            self._refuse(_aws_error(400, "InvalidRequestContentException", text))
+            return
+        if body is None:
+            text = f"the payload is larger than {most} bytes, the most for this invocation type"
+            self._refuse(_aws_error(413, "RequestTooLargeException", text))
+            return
+        try:
+            self._reply(work(name, body))
+        except (CloudImportError, OSError) as error:
+            self._reply(_refusal(error))
+        except Exception as error:  # an error of ours is told too
+            self._reply(_aws_error(500, "ServiceException", f"{type(error).__name__}: {error}"))
+            raise
 
     def _run(self, name: str, body: bytes) -> Reply:
         """Answer as OpenLambda does: the result as JSON, or the traceback as text."""
@@ -140,14 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
         return _invoked(worker.invoke(name, event, headers), tail)
 
     def _body(self, most: int) -> bytes | None:
-        """Return what was posted; None if it is too much."""
+        """Return what was posted; None if it is too much. Raises ValueError for a size that is none."""
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             return self._chunks(most)
-        try:
-            size = int(self.headers.get("Content-Length") or 0)
-        except ValueError:
-            return None
-        if 0 <= size <= most:
+        size = _sane(int(self.headers.get("Content-Length") or 0))
+        if size <= most:
             return self.rfile.read(size)
         # A client that is writing does not hear that it is too much.
         for _ in range(0, min(size, _DRAINED), 1 << 16):
@@ -158,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _chunks(self, most: int) -> bytes | None:
         found = bytearray()
         while size := int(self.rfile.readline(32).split(b";")[0].strip() or b"0", 16):
-            if len(found) + size > most:
+            if _sane(size) > most - len(found):
                 return None
             found += self.rfile.read(size)
             self.rfile.readline(8)
@@ -181,6 +186,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(reply.body)
+
+
+def _sane(size: int) -> int:
+    """Return a size that was sent. Raises ValueError: read() takes one below 0 for all that comes."""
+    if size < 0:
+        raise ValueError(size)
+    return size
 
 
 def _most(headers: Any) -> int:

@@ -128,6 +128,7 @@ def test_prints_and_the_result_are_apart(bench: Bench) -> None:
 def test_parameters_called_a_and_args(bench: Bench) -> None:
     """And as the command's own options; behind ``--`` all are the function's."""
     assert bench.value("named.py", "--a", "1", "--args", "[2]", "--", "--function", "x") == [1, [2], "x"]
+    assert bench.value("named.py", "--", "--a", "1", "--args", "2", "--function", "x") == [1, 2, "x"]
     words = [
         "-a",
         "1",
@@ -309,6 +310,24 @@ def test_nothing_of_the_curators_is_in_the_sandbox(bench: Bench) -> None:
     assert json.loads(bench.run(path, "--function", "looks", env=hidden).ok()) == []
     shown = bench.run(path, "--function", "looks", "--env", "SOME_TOKEN", env=hidden)
     assert json.loads(shown.ok()) == ["SOME_TOKEN"]
+
+
+def test_a_function_sees_the_packages_that_it_needs_alone(tmp_path: Path) -> None:
+    """Of the cache, which has those that functions of this file, and others, have needed."""
+    shelf = MadeShelf(tmp_path / "made")
+    for name in ("one", "two"):
+        shelf.add(name, "1", {f"{name}.py": "", f"{name}.bin": os.urandom(1000)})
+    bench = Bench(tmp_path, shelf)
+    look = "[sorted(map(str, Path('/mnt/shelf/' + place).glob('*'))) for place in ('packages', 'envs')]"
+    text = "from pathlib import Path\nfrom cloudimport import requirements\n" + "".join(
+        f"@requirements({needs})\ndef {name}({before}):\n    return [{before or None}, {look}]\n"
+        for name, needs, before in (("a", "{'one': ''}", ""), ("b", "{'two': ''}", "a"), ("c", "{}", "b"))
+    )
+    ((_, a), b), c = bench.value(bench.write("looks.py", text))
+    assert (a[0], b[0]) == (["/mnt/shelf/packages/one"], ["/mnt/shelf/packages/two"])
+    assert (len(a[1]), len(b[1])) == (1, 1)
+    assert c == [[], []]
+    assert len(list((tmp_path / "cache" / "run" / "objects" / "packages").iterdir())) == 2
 
 
 @pytest.mark.parametrize("ending", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
