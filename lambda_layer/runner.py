@@ -29,6 +29,10 @@ PAYLOAD = 6 * 1024 * 1024
 _MARGIN = 64 << 10
 #: Seconds before the end of Lambda's time at which a function is stopped, so that it can be said which.
 _SPARE = 0.5
+#: Seconds in which what a function leaves has to end when it is killed.
+_ENDING = 2.0
+#: prctl(2): processes whose parent has ended become this one's.
+_SET_CHILD_SUBREAPER = 36
 #: Levels of a value that are searched for what is not JSON.
 _DEEPEST = 200
 #: Files whose frames, with ours, nobody wants to see at the beginning of a traceback.
@@ -65,9 +69,10 @@ def _refused(message: str) -> dict[str, Any]:
 
 def _in_process(event: Mapping[str, Any], folder: str, seconds: float) -> dict[str, Any]:
     """Run an event in a child process for so many seconds at the most, and end whatever it leaves."""
-    import signal
     import subprocess
 
+    _adopt()
+    spared = _below()
     path = os.path.join(folder, "event.json")
     with open(path, "w", encoding="utf-8") as file:
         json.dump(event, file)
@@ -83,14 +88,54 @@ def _in_process(event: Mapping[str, Any], folder: str, seconds: float) -> dict[s
         except subprocess.TimeoutExpired:
             status = None
         finally:
-            try:
-                os.killpg(child.pid, signal.SIGKILL)
-            except OSError:
-                pass
+            child.kill()
             child.wait()
+            _end_all(spared)
         answer.seek(0)
         data = answer.read(PAYLOAD + 1)
     return answered(data, status, seconds, str(event.get("function")))
+
+
+def _adopt() -> None:
+    """Have what loses its parent below this process become its child, and not that of init."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _below() -> set[int]:
+    """Return the processes below this one."""
+    children: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it has ended
+        children.setdefault(parent, []).append(int(name))
+    found = [os.getpid()]
+    for one in found:
+        found += children.get(one, ())
+    return set(found[1:])
+
+
+def _end_all(spared: set[int]) -> None:
+    """Kill what is below this process, in whatever session, but for some; if it goes on, end this one too:
+    Lambda then takes another sandbox.
+    """
+    import signal
+
+    until = time.monotonic() + _ENDING
+    while left := _below() - spared:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, os.WNOHANG)
+            except OSError:
+                pass  # it has ended, or is not a child yet
+        if time.monotonic() > until:
+            os._exit(1)
+        time.sleep(0.001)
 
 
 def answered(data: bytes, status: int | None, seconds: float, name: str) -> dict[str, Any]:

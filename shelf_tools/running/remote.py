@@ -24,6 +24,8 @@ from shelf_tools.stores.libraries import load
 
 #: Seconds to wait for an answer: a function of Lambda's ends after 15 minutes.
 _PATIENCE = 910
+#: As a runner's template has it.
+_HANDLER = "runner.handler"
 
 
 class InvokeError(CloudImportError):
@@ -66,9 +68,7 @@ class RemoteRunner:
         try:
             return [Target.parse(text) for text in answer["targets"]]
         except (KeyError, TypeError, ConfigurationError):
-            raise InvokeError(
-                f"{self._function} is no runner: its handler is lambda_layer.runner.handler"
-            ) from None
+            raise self._no_runner() from None
 
     def run(self, name: str, ready: Ready | None, args: list[Any], kwargs: dict[str, Any]) -> Ran:
         """Run a function remotely. Raises FunctionError with its error, or InvokeError."""
@@ -152,8 +152,13 @@ class RemoteRunner:
                 "".join(map(str, trace)) if isinstance(trace, list) else "",
             )
         if not isinstance(answer, dict):
-            raise InvokeError(f"{self._function} is no runner: its handler is lambda_layer.runner.handler")
+            raise self._no_runner()
         return answer
+
+    def _no_runner(self) -> InvokeError:
+        return InvokeError(
+            f"{self._function} is no runner: the handler of one is {_HANDLER} (docs/running.md)"
+        )
 
 
 def _log(tail: object) -> list[str]:

@@ -220,7 +220,7 @@ def test_what_is_too_large_is_not_sent(remote: Remote) -> None:
     ("to", "said"),
     [
         ("nobody", "Lambda does not run nobody: ResourceNotFoundException: Function not found: nobody"),
-        ("other", "other is no runner: its handler is"),
+        ("other", "other is no runner: the handler of one is runner.handler ("),
         ("fails", "fails failed: ValueError: no"),
     ],
 )
