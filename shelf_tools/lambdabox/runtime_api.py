@@ -78,6 +78,20 @@ def exit_reason(status: int) -> str:
     return f"Runtime exited with error: signal: {'killed' if name == 'kill' else name}"
 
 
+def size_of(said: str | bytes, base: int = 10) -> int:
+    """Return a number of bytes that a client says, 0 for none. Raises ConnectionError if it is none."""
+    text = said.strip()
+    if not text:
+        return 0
+    # By itself, int() takes -1, and reading -1 bytes is reading without a bound.
+    if not text.isalnum():
+        raise ConnectionError(f"{said!r} is no number of bytes")
+    try:
+        return int(text, base)
+    except ValueError:
+        raise ConnectionError(f"{said!r} is no number of bytes") from None
+
+
 class RuntimeApi:
     """A server for one sandbox, on a free port of the loopback; ``address`` is what the runtime is told.
 
@@ -358,13 +372,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pieces(self) -> Any:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            while size := int(self.rfile.readline(32).split(b";")[0].strip() or b"0", 16):
+            while size := size_of(self.rfile.readline(32).split(b";")[0], 16):
                 yield from self._read(size)
                 self.rfile.readline(8)
             while self.rfile.readline(1 << 16).strip():
                 pass  # trailers
         else:
-            yield from self._read(int(self.headers.get("Content-Length") or 0))
+            yield from self._read(size_of(self.headers.get("Content-Length", "")))
 
     def _read(self, size: int) -> Any:
         while size:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from cloudimport.errors import CloudImportError
-from shelf_tools.lambdabox.runtime_api import MOST_BYTES
+from shelf_tools.lambdabox.runtime_api import MOST_BYTES, size_of
 from shelf_tools.serving.instance import Outcome
 from shelf_tools.serving.pool import ThrottledError
 from shelf_tools.serving.registry import UnknownFunctionError
@@ -83,11 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(_aws_error(403, "AccessDeniedException", "requests of web pages are refused"))
         elif run is None and invoke is None:
             self._refuse(_aws_error(404, "UnknownOperationException", f"there is no {path[:200]}"))
-        elif (body := self._body(_most(self.headers))) is None:
-            limit = _most(self.headers)
-            text = f"the payload is larger than {limit} bytes, the most for this invocation type"
-            self._refuse(_aws_error(413, "RequestTooLargeException", text))
-        else:
+        elif (body := self._received()) is not None:
             work = self._run if run else self._invoke
             try:
                 self._reply(work(unquote((run or invoke)[1]), body))  # type: ignore[index]
@@ -97,6 +93,19 @@ class _Handler(BaseHTTPRequestHandler):
                 text = f"{type(error).__name__}: {error}"
                 self._reply(_aws_error(500, "ServiceException", text))
                 raise
+
+    def _received(self) -> bytes | None:
+        """Return what was posted; None if it is refused, and that is said."""
+        limit = _most(self.headers)
+        try:
+            body = self._body(limit)
+        except ConnectionError as error:
+            self._refuse(_aws_error(400, "InvalidRequestContentException", str(error)))
+            return None
+        if body is None:
+            text = f"the payload is larger than {limit} bytes, the most for this invocation type"
+            self._refuse(_aws_error(413, "RequestTooLargeException", text))
+        return body
 
     def _run(self, name: str, body: bytes) -> Reply:
         """Answer as OpenLambda does: the result as JSON, or the traceback as text."""
@@ -140,14 +149,11 @@ class _Handler(BaseHTTPRequestHandler):
         return _invoked(worker.invoke(name, event, headers), tail)
 
     def _body(self, most: int) -> bytes | None:
-        """Return what was posted; None if it is too much."""
+        """Return what was posted; None if it is too much. Raises ConnectionError for what is no body."""
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             return self._chunks(most)
-        try:
-            size = int(self.headers.get("Content-Length") or 0)
-        except ValueError:
-            return None
-        if 0 <= size <= most:
+        size = size_of(self.headers.get("Content-Length", ""))
+        if size <= most:
             return self.rfile.read(size)
         # A client that is writing does not hear that it is too much.
         for _ in range(0, min(size, _DRAINED), 1 << 16):
@@ -157,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _chunks(self, most: int) -> bytes | None:
         found = bytearray()
-        while size := int(self.rfile.readline(32).split(b";")[0].strip() or b"0", 16):
+        while size := size_of(self.rfile.readline(32).split(b";")[0], 16):
             if len(found) + size > most:
                 return None
             found += self.rfile.read(size)

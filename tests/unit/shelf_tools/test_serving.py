@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +18,7 @@ from cloudimport.format.lock import Lock
 from shelf_tools.environments import read_lock
 from shelf_tools.serving.logs import FILE_BYTES, FILES, TAIL_BYTES, Log, prune
 from shelf_tools.serving.registry import Registry, UnknownFunctionError
+from shelf_tools.serving.server import Server
 from shelf_tools.serving.tier import Tier, TierError
 from tests.support.shelves import MadeShelf, write_tree
 
@@ -181,3 +187,46 @@ def test_a_tier_is_bounded(shelves: Shelves) -> None:
         assert list(folder.rglob(f"packages/{name}/*/*/pack-*"))
     with pytest.raises(TierError, match="may hold 1000 bytes"):
         shelves.ensure(Tier(shelves.folder / "small", 1000), "one")
+
+
+class Told:
+    """A worker that only tells."""
+
+    def status(self) -> dict[str, Any]:
+        """Return what there is to tell."""
+        return {"functions": {}}
+
+
+@contextmanager
+def answering(host: str = "127.0.0.1") -> Iterator[int]:
+    """Run the HTTP side alone; yields its port."""
+    server = Server(host, 0, Told())  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def ask(port: int, request: str) -> str:
+    """Send a request and return the first line of the answer, without waiting for more."""
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(request.encode())
+        return connection.makefile("rb").readline().decode().strip()
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        "Content-Length: -1\r\n\r\n",
+        "Content-Length: ten\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n-1\r\n",
+        "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_a_body_with_a_size_that_is_none(framing: str) -> None:
+    """It is refused before anything of it is read: "-1" would be all that comes."""
+    with answering() as port:
+        assert ask(port, f"POST /run/a HTTP/1.1\r\nHost: localhost\r\n{framing}").split()[1] == "400"

@@ -1,0 +1,31 @@
+"""Parts of the Lambda-like sandbox by themselves: its Runtime API, and what is at /var/runtime."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from shelf_tools.lambdabox.runtime_api import RuntimeApi
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: -1\r\n\r\n",
+        b"Content-Length: 1_0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n-1\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_a_size_that_is_none_ends_the_connection(framing: bytes) -> None:
+    """A size of -1 is not "all that comes": a sandbox could fill the memory of who watches it."""
+    api = RuntimeApi()
+    try:
+        host, port = api.address.split(":")
+        with socket.create_connection((host, int(port)), 10) as connection:
+            connection.sendall(b"POST /2018-06-01/runtime/init/error HTTP/1.1\r\nHost: x\r\n" + framing)
+            assert connection.recv(1) == b""  # and nothing was waited for
+        assert api.wait_ready(0.01) is not None
+    finally:
+        api.close()
