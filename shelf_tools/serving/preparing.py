@@ -34,8 +34,9 @@ PASSED = (
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 #: Settings of the server's that hold for its functions, too.
 _POLICY = ("CLOUDIMPORT_ROOT", "CLOUDIMPORT_YANKED", "CLOUDIMPORT_STATUS_TTL", "CLOUDIMPORT_STATUS_UNKNOWN")
-#: Variables of a function's that are heeded here, and that its sandboxes do not get.
-_HEEDED = ("AWS_PROFILE", "CLOUDIMPORT_YANKED", "CLOUDIMPORT_STATUS_TTL", "CLOUDIMPORT_STATUS_UNKNOWN")
+#: Variables of a function's that are heeded here, and that its sandboxes do not get: they have no files of
+#: profiles, and a lockfile that was checked, or that the server has made and nobody signed.
+_HEEDED = ("AWS_PROFILE", *_POLICY)
 #: Where a sandbox sees what is the server's.
 _LOCK, _SHARED, _STORE, _ROOTS = (f"/var/shelf/{name}" for name in ("lock", "tier", "store", "roots.pem"))
 _PRELUDE = """\
@@ -99,8 +100,8 @@ class Preparer:
         packages = self._packages(function, environ)
         version = f"{packages.target.python[0]}.{packages.target.python[1]}"
         runtime = lay_out(self._cache / "var-runtime" / version, version, _PRELUDE)
-        mounts, variables = _mounted(packages, environ)
-        own = {name: value for name, value in function.variables.items() if name not in _HEEDED}
+        said = {**function.variables, **environ}
+        mounts, variables = _mounted(packages, {n: v for n, v in said.items() if n not in _HEEDED})
         return Box(
             packages.python.prefix,
             function.folder,
@@ -108,7 +109,7 @@ class Preparer:
             handler=function.handler,
             name=function.name,
             layers=(runtime_layer(self._cache, packages.target, packages.python, self._environ),),
-            environ={**variables, **own, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(sizes.memory_bytes // MIB)},
+            environ={**variables, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(sizes.memory_bytes // MIB)},
             tmp_bytes=sizes.tmp_bytes,
             # A wall behind the limit that is watched: threads' stacks and C libraries' arenas count here.
             memory_bytes=2 * sizes.memory_bytes + 512 * MIB,

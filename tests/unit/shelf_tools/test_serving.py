@@ -16,7 +16,10 @@ import pytest
 from cloudimport.errors import ConfigurationError
 from cloudimport.format.lock import Lock
 from shelf_tools.environments import read_lock
+from shelf_tools.lambdabox.box import Box
+from shelf_tools.serving import preparing
 from shelf_tools.serving.logs import FILE_BYTES, FILES, TAIL_BYTES, Log, prune
+from shelf_tools.serving.preparing import Preparer, Sizes
 from shelf_tools.serving.registry import Registry, UnknownFunctionError
 from shelf_tools.serving.server import Server
 from shelf_tools.serving.tier import Tier, TierError
@@ -187,6 +190,62 @@ def test_a_tier_is_bounded(shelves: Shelves) -> None:
         assert list(folder.rglob(f"packages/{name}/*/*/pack-*"))
     with pytest.raises(TierError, match="may hold 1000 bytes"):
         shelves.ensure(Tier(shelves.folder / "small", 1000), "one")
+
+
+class Prepared:
+    """Functions, a shelf with two packages, and what prepares them without compiling a runtime."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(preparing, "runtime_layer", lambda *_: folder / "layer")
+        self.shelves, self.cache, self.folder = Shelves(folder), folder / "cache", folder / "f"
+        self.said: list[str] = []
+        self.tier = Tier(self.cache / "tier", 1 << 30)
+        self.preparer = self.new()
+
+    def new(self, **environ: str) -> Preparer:
+        """Return one with the environment of a server."""
+        return Preparer(self.cache, self.shelves.shelf.url, environ, (), self.tier, self.said.append)
+
+    def box(self, name: str, preparer: Preparer | None = None) -> Box:
+        """Prepare a function."""
+        function = Registry(self.folder).find(name)
+        return (preparer or self.preparer).box(function, Sizes(1 << 28, 1 << 24, 3.0))
+
+    def add(self, name: str, env: str = "", requirements: str = "") -> None:
+        """Write a function."""
+        files = {f"{name}/f.py": "", f"{name}.env": env}
+        if requirements:
+            files[f"{name}/requirements.txt"] = requirements
+        write_tree(self.folder, files)
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
+    """No function yet."""
+    return Prepared(tmp_path, monkeypatch)
+
+
+def test_what_the_server_rewrites_arrives_rewritten(prepared: Prepared, tmp_path: Path) -> None:
+    """A function's own file of roots and shelf are told by where they are inside."""
+    write_tree(tmp_path, {"roots.pem": ""})
+    url = prepared.shelves.shelf.url
+    env = f"AWS_CA_BUNDLE={tmp_path}/roots.pem\nCLOUDIMPORT_SHELF={url}\nCLOUDIMPORT_YANKED=refuse\n"
+    prepared.add("a", f"{env}COLOUR=red\nCLOUDIMPORT_CACHE_SIZE=64M\n", "one==1.0\n")
+    box = prepared.box("a")
+    seen = {inside: source for source, inside in box.mounts}
+    assert seen[box.environ["AWS_CA_BUNDLE"]] == tmp_path / "roots.pem"
+    assert seen[box.environ["CLOUDIMPORT_SHELF"]] == Path(url.removeprefix("file://"))
+    assert (box.environ["CLOUDIMPORT_YANKED"], box.environ["COLOUR"]) == ("ignore", "red")
+    assert box.environ["CLOUDIMPORT_CACHE_SIZE"] == "64M"
+
+
+def test_a_profile_and_roots_stay_outside(prepared: Prepared, tmp_path: Path) -> None:
+    """A sandbox has the keys of a profile, no files of profiles, and no lockfile that is signed."""
+    write_tree(tmp_path, {"keys": "[team]\naws_access_key_id = t\naws_secret_access_key = u\n"})
+    prepared.add("a", f"AWS_PROFILE=team\nCLOUDIMPORT_ROOT={'0' * 64}\n")
+    box = prepared.box("a", prepared.new(AWS_SHARED_CREDENTIALS_FILE=str(tmp_path / "keys")))
+    assert box.environ["AWS_ACCESS_KEY_ID"] == "t"
+    assert not {"AWS_PROFILE", "CLOUDIMPORT_ROOT"} & set(box.environ)
 
 
 class Told:
