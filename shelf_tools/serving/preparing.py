@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.profiles import Profiles
 from shelf_tools.interpreters import Interpreter, find_interpreter
 from shelf_tools.lambdabox.box import MIB, Box
-from shelf_tools.lambdabox.runtime import lay_out
+from shelf_tools.lambdabox.runtime import laid_out
 from shelf_tools.serving.heeding import Heeding, pins_of
 from shelf_tools.serving.layer import runtime_layer
 from shelf_tools.serving.registry import Function
@@ -85,6 +86,7 @@ class Preparer:
         self._cache, self._shelf, self._environ, self._tier = cache, shelf, dict(environ), tier
         self._pythons, self._say = tuple(pythons), say
         self._heeding: dict[str, Heeding] = {}
+        self._making = threading.Lock()
 
     def heed(self, function: Function) -> None:
         """Look whether pins of a function that has a box are yanked; see ``Heeding.look``."""
@@ -99,7 +101,9 @@ class Preparer:
         environ = self._credentials(function)
         packages = self._packages(function, environ)
         version = f"{packages.target.python[0]}.{packages.target.python[1]}"
-        runtime = lay_out(self._cache / "var-runtime" / version, version, _PRELUDE)
+        with self._making:  # who makes a folder again takes it from sandboxes that see it
+            runtime = laid_out(self._cache / "var-runtime", version, _PRELUDE)
+            layer = runtime_layer(self._cache, packages.target, packages.python, self._environ)
         said = {**function.variables, **environ}
         mounts, variables = _mounted(packages, {n: v for n, v in said.items() if n not in _HEEDED})
         return Box(
@@ -108,7 +112,7 @@ class Preparer:
             runtime,
             handler=function.handler,
             name=function.name,
-            layers=(runtime_layer(self._cache, packages.target, packages.python, self._environ),),
+            layers=(layer,),
             environ={**variables, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(sizes.memory_bytes // MIB)},
             tmp_bytes=sizes.tmp_bytes,
             # A wall behind the limit that is watched: threads' stacks and C libraries' arenas count here.

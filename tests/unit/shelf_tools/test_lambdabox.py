@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
+from shelf_tools.lambdabox.runtime import laid_out
 from shelf_tools.lambdabox.runtime_api import RuntimeApi
 
 
@@ -29,3 +31,14 @@ def test_a_size_that_is_none_ends_the_connection(framing: bytes) -> None:
         assert api.wait_ready(0.01) is not None
     finally:
         api.close()
+
+
+def test_var_runtime_is_made_once(tmp_path: Path) -> None:
+    """Sandboxes that run see it: what is there is not written to again, other contents are another folder."""
+    first = laid_out(tmp_path, "3.11", "a = 1\n")
+    stats = {path: path.stat() for path in [first, *first.rglob("*")]}
+    assert (first / "bootstrap_prelude.py").read_text() == "a = 1\n"
+    assert laid_out(tmp_path, "3.11", "a = 1\n") == first
+    assert {path: path.stat() for path in stats} == stats
+    assert laid_out(tmp_path, "3.11", "a = 2\n") != first
+    assert laid_out(tmp_path, "3.12", "a = 1\n") != first
