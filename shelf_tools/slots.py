@@ -95,8 +95,9 @@ def _lock(number: int) -> int | None:
     """Return a descriptor that holds the slot's lock, or None if another process holds it."""
     folder = FOLDER / str(number)
     try:
-        FOLDER.mkdir(mode=0o711, exist_ok=True)
-        folder.mkdir(mode=0o711, exist_ok=True)
+        for made in (FOLDER, folder):
+            made.mkdir(exist_ok=True)
+            made.chmod(0o711)  # whatever the umask: the slot's uid passes through
         descriptor = os.open(
             FOLDER / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )

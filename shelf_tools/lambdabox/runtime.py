@@ -41,8 +41,10 @@ def lay_out(folder: Path, version: str, prelude: str = "") -> Path:
     (folder / "etc").mkdir(parents=True, exist_ok=True)
     for name, data in _files(version, prelude).items():
         (folder / name).write_bytes(data)
-    (folder / "bootstrap").chmod(0o755)
-    folder.chmod(0o755)
+        (folder / name).chmod(0o755 if name == "bootstrap" else 0o644)
+    # Whatever the umask: another user reads it.
+    for path in (folder, folder / "etc"):
+        path.chmod(0o755)
     return folder
 
 

@@ -83,6 +83,7 @@ class Tier:
         with domain.lock:
             if wanted not in domain.whole:
                 domain.folder.mkdir(parents=True, exist_ok=True)
+                domain.folder.chmod(0o755)  # whatever the umask: sandboxes with other uids read it
                 with _alone(domain.folder):
                     for left in domain.folder.rglob(".tmp-*"):  # by a server that was killed
                         left.unlink(missing_ok=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from shelf_tools import slots
 from shelf_tools.lambdabox.runtime import laid_out
 from shelf_tools.lambdabox.runtime_api import RuntimeApi
 
@@ -42,3 +44,24 @@ def test_var_runtime_is_made_once(tmp_path: Path) -> None:
     assert {path: path.stat() for path in stats} == stats
     assert laid_out(tmp_path, "3.11", "a = 2\n") != first
     assert laid_out(tmp_path, "3.12", "a = 1\n") != first
+
+
+def test_a_umask_keeps_no_sandbox_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root, sandboxes have uids of their own, which read /var/runtime and pass through their slot."""
+    monkeypatch.setattr(slots, "FOLDER", tmp_path / "slots")
+    mask = os.umask(0o077)
+    try:
+        folder = laid_out(tmp_path / "runtime", "3.11", "a = 1\n")
+        with slots.take() as slot:
+            passed = {path: _mode(path) for path in (slot.staging, slot.staging.parent)}
+    finally:
+        os.umask(mask)
+    assert set(passed.values()) == {0o711}
+    executable = {folder, folder / "etc", folder / "bootstrap"}
+    modes = {path: _mode(path) for path in (folder, *folder.rglob("*")) if path.name != ".complete"}
+    assert len(modes) == 8
+    assert modes == {path: 0o755 if path in executable else 0o644 for path in modes}
+
+
+def _mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777

@@ -155,6 +155,17 @@ def test_many_at_once_fill_once(shelves: Shelves) -> None:
     assert traffic.bytes == sum(path.stat().st_size for path in folders.pop().rglob("*") if path.is_file())
 
 
+def test_a_umask_keeps_no_sandbox_out(shelves: Shelves) -> None:
+    """Sandboxes have other uids than a server that is root: they read all of a tier."""
+    mask = os.umask(0o077)
+    try:
+        folder = shelves.ensure(Tier(shelves.folder, 1 << 30), "one")
+    finally:
+        os.umask(mask)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o444 for path in folder.rglob("*") if path.name[0] != "."} == {0o444}
+
+
 def test_another_identity_has_another_folder(shelves: Shelves) -> None:
     """What one may read, another may not."""
     tier = Tier(shelves.folder, 1 << 30)
