@@ -173,6 +173,11 @@ class RuntimeApi:
                 self._ended = Answer("exit", failure(kind, reason))
             self._changed.notify_all()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the sandbox has ended, as far as ``died`` was told."""
+        return self._ended is not None
+
     def watch(self, process: Popen[bytes]) -> None:
         """Have ``died`` called when a process ends, with the reason that AWS gives."""
         self._owner = getattr(process, "uid", None)
