@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +87,7 @@ class Worker:
         return outcome
 
     def later(self, name: str, event: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Run a function when there is a sandbox; what becomes of it stands in its log.
+        """Run a function when there is a sandbox; what becomes of it stands in its log, or is noted.
 
         Raises ThrottledError if too many wait already.
         """
@@ -148,8 +147,10 @@ class Worker:
 
     def _invoke_later(self, name: str, event: bytes, headers: Mapping[str, str] | None) -> None:
         try:
-            with contextlib.suppress(CloudImportError, OSError):
-                self.invoke(name, event, headers)
+            self.invoke(name, event, headers)
+        except (CloudImportError, OSError) as error:
+            # Nobody waits for an answer, and without a sandbox there is no log.
+            self.plan.note(f"{name}: an asynchronous invocation was not run: {type(error).__name__}: {error}")
         finally:
             with self._lock:
                 self._waiting -= 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from shelf_tools.environments import read_lock
 from shelf_tools.lambdabox.box import Box
 from shelf_tools.serving import preparing
 from shelf_tools.serving.logs import FILE_BYTES, FILES, TAIL_BYTES, Log, prune
+from shelf_tools.serving.pool import Keeping
 from shelf_tools.serving.preparing import Preparer, Sizes
 from shelf_tools.serving.registry import Registry, UnknownFunctionError
 from shelf_tools.serving.server import Server
 from shelf_tools.serving.tier import Tier, TierError
+from shelf_tools.serving.worker import Plan, Worker
 from tests.support.shelves import MadeShelf, write_tree
 
 
@@ -257,6 +260,30 @@ def test_a_profile_and_roots_stay_outside(prepared: Prepared, tmp_path: Path) ->
     box = prepared.box("a", prepared.new(AWS_SHARED_CREDENTIALS_FILE=str(tmp_path / "keys")))
     assert box.environ["AWS_ACCESS_KEY_ID"] == "t"
     assert not {"AWS_PROFILE", "CLOUDIMPORT_ROOT"} & set(box.environ)
+
+
+def test_an_event_that_cannot_be_run_is_told(prepared: Prepared, tmp_path: Path) -> None:
+    """Nobody waits for it, and it has no log: the server says which one, and why."""
+    prepared.add("a", requirements="none==1.0\n")
+    said: queue.Queue[str] = queue.Queue()
+    worker = Worker(
+        Plan(
+            prepared.folder,
+            prepared.cache,
+            tmp_path / "logs",
+            prepared.shelves.shelf.url,
+            {},
+            Sizes(1 << 28, 1 << 24, 3.0),
+            Keeping(1, 1, 1.0, 1.0),
+            1 << 30,
+            note=said.put,
+        )
+    )
+    with closing(worker):
+        worker.later("a", b"1")
+        line = said.get(timeout=30)
+    assert line.startswith("a: an asynchronous invocation was not run: NotPublishedError: ")
+    assert "none==1" in line
 
 
 class Told:
