@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudimport.errors import ConfigurationError
 from shelf_tools import slots
 from shelf_tools.lambdabox.runtime import laid_out
 from shelf_tools.lambdabox.runtime_api import RuntimeApi
@@ -61,6 +62,14 @@ def test_a_umask_keeps_no_sandbox_out(tmp_path: Path, monkeypatch: pytest.Monkey
     modes = {path: _mode(path) for path in (folder, *folder.rglob("*")) if path.name != ".complete"}
     assert len(modes) == 8
     assert modes == {path: 0o755 if path in executable else 0o644 for path in modes}
+
+
+def test_waiting_for_a_slot_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not given one in time is told so."""
+    monkeypatch.setattr(slots, "FOLDER", tmp_path)
+    monkeypatch.setattr(slots, "COUNT", 1)
+    with slots.take(), pytest.raises(ConfigurationError, match="all 1 sandbox uids are in use"):
+        slots.take(0.01).__enter__()
 
 
 def _mode(path: Path) -> int:

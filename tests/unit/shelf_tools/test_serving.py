@@ -16,6 +16,8 @@ import pytest
 
 from cloudimport.errors import ConfigurationError
 from cloudimport.format.lock import Lock
+from shelf_tools import slots
+from shelf_tools.cli import main
 from shelf_tools.environments import read_lock
 from shelf_tools.lambdabox.box import Box
 from shelf_tools.serving import preparing
@@ -284,6 +286,18 @@ def test_an_event_that_cannot_be_run_is_told(prepared: Prepared, tmp_path: Path)
         line = said.get(timeout=30)
     assert line.startswith("a: an asynchronous invocation was not run: NotPublishedError: ")
     assert "none==1" in line
+
+
+def test_more_sandboxes_than_uids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As root each has a uid of its own: too many are refused at the start, not when they are needed."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    arguments = ["serve", "--functions", str(tmp_path), "--cache", str(tmp_path / "c")]
+    assert main([*arguments, "--concurrency", str(slots.COUNT - 15)]) != 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"give {slots.COUNT - 16} or less" in line
+    assert not (tmp_path / "c").exists()
 
 
 class Told:
