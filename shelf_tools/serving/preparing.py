@@ -140,6 +140,7 @@ class Preparer:
 
     def _packages(self, function: Function, environ: Mapping[str, str]) -> Packages:
         """Return what a function imports from the shelf; its packages are in the tier then."""
+        self._heeding.pop(function.name, None)  # of what it needed before
         source = function.lock or function.requirements
         if source is None or (function.lock is None and not _has_lines(source)):
             return Packages(*self._python(lambda _: True, function.name))

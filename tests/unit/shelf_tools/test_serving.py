@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from cloudimport.errors import ConfigurationError
+from cloudimport.errors import ConfigurationError, YankedError
 from cloudimport.format.lock import Lock
+from cloudimport.ids import Pin
 from shelf_tools import slots
 from shelf_tools.cli import main
 from shelf_tools.environments import read_lock
@@ -28,6 +29,7 @@ from shelf_tools.serving.registry import Registry, UnknownFunctionError
 from shelf_tools.serving.server import Server
 from shelf_tools.serving.tier import Tier, TierError
 from shelf_tools.serving.worker import Plan, Worker
+from shelf_tools.status import yank
 from tests.support.shelves import MadeShelf, write_tree
 
 
@@ -79,6 +81,21 @@ def test_a_function_s_stamp_changes_with_its_files(tmp_path: Path) -> None:
         seen.add(registry.find("a").stamp)
     assert len(seen) == 5
     assert registry.find("a").lock is not None
+
+
+def test_files_below_count(tmp_path: Path) -> None:
+    """A helper that is edited in place, where no folder's time changes, means new sandboxes, too."""
+    write_tree(tmp_path, {"a/f.py": "", "a/helper.py": "x = 1\n", "a/data/deep/x.json": "1"})
+    registry = Registry(tmp_path)
+    seen = {registry.find("a").stamp, registry.find("a").stamp}
+    for name in ("a/helper.py", "a/data/deep/x.json"):
+        (tmp_path / name).write_text("other")
+        seen.add(registry.find("a").stamp)
+    (tmp_path / "a/data/deep/x.json").rename(tmp_path / "a/data/deep/y.json")
+    seen.add(registry.find("a").stamp)
+    assert len(seen) == 4
+    write_tree(tmp_path / "a/data", {"__pycache__/x.pyc": ""})
+    assert registry.find("a").stamp in seen
 
 
 def test_variables(tmp_path: Path) -> None:
@@ -253,6 +270,18 @@ def test_what_the_server_rewrites_arrives_rewritten(prepared: Prepared, tmp_path
     assert seen[box.environ["CLOUDIMPORT_SHELF"]] == Path(url.removeprefix("file://"))
     assert (box.environ["CLOUDIMPORT_YANKED"], box.environ["COLOUR"]) == ("ignore", "red")
     assert box.environ["CLOUDIMPORT_CACHE_SIZE"] == "64M"
+
+
+def test_packages_that_are_not_needed_any_more_are_not_heeded(prepared: Prepared) -> None:
+    """A function that lost its list is not refused for what stood in it."""
+    prepared.add("a", "CLOUDIMPORT_YANKED=refuse\n", "one==1.0\n")
+    prepared.box("a")
+    yank(prepared.shelves.shelf.store, Pin.parse("one==1.0"), "bad")
+    with pytest.raises(YankedError):
+        prepared.preparer.heed(Registry(prepared.folder).find("a"))
+    (prepared.folder / "a" / "requirements.txt").unlink()
+    prepared.box("a")
+    prepared.preparer.heed(Registry(prepared.folder).find("a"))
 
 
 def test_a_profile_and_roots_stay_outside(prepared: Prepared, tmp_path: Path) -> None:
