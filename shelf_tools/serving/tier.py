@@ -24,10 +24,13 @@ from cloudimport.sources.counting import Counting
 from cloudimport.sources.opening import open_bare
 from cloudimport.sources.retrying import Retrying
 from shelf_tools.mirror import Wanted, fill, needed
+from shelf_tools.serving import domains
 
 #: What says who reads: who has the same may read the same.
 _IDENTITY = (
-    *("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ROLE_ARN"),
+    # With a secret that is wrong, nothing may be read; one that was corrected is another one.
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ROLE_ARN"),
     *("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"),
 )
 
@@ -55,10 +58,26 @@ class _Domain:
         self.lock = threading.Lock()
         self.whole: dict[tuple[str, str], tuple[str, ...]] = {}
         self.objects = 0
+        self._held: int | None = None
+
+    def hold(self) -> None:
+        """Make the folder, if that was not done, and keep it from being removed. Raises OSError."""
+        if self._held is None:
+            self._held = domains.hold(self.folder)
+
+    def close(self) -> None:
+        """Let go of connections and of the folder."""
+        self.source.close()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
 
 class Tier:
-    """Tiers below ``folder``, of ``most_bytes`` each at the most. May be used by several threads."""
+    """Tiers below ``folder``, of ``most_bytes`` each at the most. May be used by several threads.
+
+    Where all together have more, those that no server uses any more are removed.
+    """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
         self._folder = folder
@@ -82,8 +101,7 @@ class Tier:
         wanted = (locked.targets[target].digest, target)
         with domain.lock:
             if wanted not in domain.whole:
-                domain.folder.mkdir(parents=True, exist_ok=True)
-                domain.folder.chmod(0o755)  # whatever the umask: sandboxes with other uids read it
+                domain.hold()
                 with _alone(domain.folder):
                     for left in domain.folder.rglob(".tmp-*"):  # by a server that was killed
                         left.unlink(missing_ok=True)
@@ -92,13 +110,14 @@ class Tier:
                     done = fill(domain.folder, objects, _nobody, _nobody)
                 domain.objects += done.copied
                 domain.whole[wanted] = tuple(one.key for one in objects)
+                domains.remove_unused(self._folder, self._most)
         return domain.folder
 
     def traffic(self) -> Traffic:
         """Return what was read from the stores so far."""
         with self._lock:
-            domains = list(self._domains.values())
-        counted = [(one.counting.requests, one.counting.bytes, one.objects) for one in domains]
+            ours = list(self._domains.values())
+        counted = [(one.counting.requests, one.counting.bytes, one.objects) for one in ours]
         return (
             Traffic(*(sum(column) for column in zip(*counted, strict=True))) if counted else Traffic(0, 0, 0)
         )
@@ -107,7 +126,7 @@ class Tier:
         """Let go of connections."""
         with self._lock:
             for domain in self._domains.values():
-                domain.source.close()
+                domain.close()
 
     def _domain(self, url: str, environ: Mapping[str, str]) -> _Domain:
         said = "\0".join((url, *(environ.get(name, "") for name in _IDENTITY)))
@@ -125,7 +144,7 @@ class Tier:
                 f"the shared cache may hold {self._most} bytes, and {sum(needs.values())} are needed: "
                 "give 'shelf serve' a larger --tier-size"
             )
-        held = {path: path.stat() for path in _files(domain.folder)}
+        held = {path: path.stat() for path in domains.files(domain.folder)}
         total = sum(found.st_size for found in held.values())
         total += sum(size for key, size in needs.items() if domain.folder / key not in held)
         live = {domain.folder / key for key in needs}
@@ -140,18 +159,10 @@ class Tier:
                 domain.whole = {one: keys for one, keys in domain.whole.items() if key not in keys}
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for base, _, names in os.walk(folder):
-        yield from (Path(base, name) for name in names if name != _LOCK)
-
-
-_LOCK = ".filling"
-
-
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other servers from filling a folder meanwhile. Raises OSError."""
-    with open(folder / _LOCK, "wb") as lock:
+    with open(folder / domains.FILLING, "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

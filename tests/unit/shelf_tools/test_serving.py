@@ -154,10 +154,11 @@ class Shelves:
             self.locks[name] = read_lock(self.shelf.lock)
         self.folder = folder / "tier"
 
-    def ensure(self, tier: Tier, name: str, key: str = "a") -> Path:
+    def ensure(self, tier: Tier, name: str, key: str = "a", secret: str = "s") -> Path:
         """Have a tier filled."""
         (target,) = self.locks[name].targets
-        return tier.ensure(self.shelf.url, {"AWS_ACCESS_KEY_ID": key}, self.locks[name], target)
+        keys = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
+        return tier.ensure(self.shelf.url, keys, self.locks[name], target)
 
 
 @pytest.fixture
@@ -194,6 +195,9 @@ def test_another_identity_has_another_folder(shelves: Shelves) -> None:
     first, second = shelves.ensure(tier, "one"), shelves.ensure(tier, "one", "b")
     assert first != second
     assert tier.traffic().objects == 4
+    # Who knows a key's id alone does not get what was read with it, and a corrected secret is used.
+    assert shelves.ensure(tier, "one", "a", "other") not in (first, second)
+    assert tier.traffic().objects == 6
 
 
 def test_what_is_damaged_is_fetched_again(shelves: Shelves) -> None:
@@ -212,6 +216,23 @@ def test_what_is_damaged_is_fetched_again(shelves: Shelves) -> None:
     again = Tier(shelves.folder, 1 << 30)
     shelves.ensure(again, "one")
     assert again.traffic().requests == 0
+
+
+def test_folders_of_former_keys_go(shelves: Shelves) -> None:
+    """Temporary keys leave a folder each: those that no server uses make room, oldest first."""
+    used = Tier(shelves.folder, 250_000)
+    kept = shelves.ensure(used, "one", "of another server")
+    folders = []
+    for number in range(4):
+        tier = Tier(shelves.folder, 250_000)
+        folders.append(shelves.ensure(tier, "one", f"temporary-{number}"))
+        os.utime(folders[-1] / ".using", (number, number))
+        tier.close()
+    assert [folder.exists() for folder in folders] == [False, False, False, True]
+    assert set(shelves.folder.iterdir()) == {kept, folders[-1]}
+    used.close()
+    shelves.ensure(Tier(shelves.folder, 150_000), "two", "last")
+    assert not kept.exists()
 
 
 def test_a_tier_is_bounded(shelves: Shelves) -> None:
