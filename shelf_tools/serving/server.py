@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import re
 import sys
@@ -49,6 +50,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self, host: str, port: int, worker: Worker) -> None:
         super().__init__((host, port), _Handler)
         self.worker = worker
+        #: Whether only this machine reaches it.
+        self.is_local = ipaddress.ip_address(str(self.server_address[0])).is_loopback
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a client that went away: that is no error of ours."""
@@ -69,7 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Tell of the server."""
-        if urlsplit(self.path).path == "/status":
+        if self._is_of_a_page():
+            self._refuse_page()
+        elif urlsplit(self.path).path == "/status":
             self._reply(Reply(200, json.dumps(self.server.worker.status(), indent=1).encode()))
         else:
             self._reply(_aws_error(404, "UnknownOperationException", "there is GET /status, and POST"))
@@ -78,9 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Run a function."""
         path = urlsplit(self.path).path
         run, invoke = _RUN.fullmatch(path), _INVOKE.fullmatch(path)
-        if self.headers.get("Origin") or self.headers.get("Sec-Fetch-Site") == "cross-site":
-            # Any page that a browser shows can post here.
-            self._refuse(_aws_error(403, "AccessDeniedException", "requests of web pages are refused"))
+        if self._is_of_a_page():
+            self._refuse_page()
         elif run is None and invoke is None:
             self._refuse(_aws_error(404, "UnknownOperationException", f"there is no {path[:200]}"))
         elif (body := self._received()) is not None:
@@ -93,6 +97,17 @@ class _Handler(BaseHTTPRequestHandler):
                 text = f"{type(error).__name__}: {error}"
                 self._reply(_aws_error(500, "ServiceException", text))
                 raise
+
+    def _is_of_a_page(self) -> bool:
+        """Whether a page that a browser shows has sent this: any page can post here."""
+        if self.headers.get("Origin") or self.headers.get("Sec-Fetch-Site") == "cross-site":
+            return True
+        # A page of a name that now leads to the loopback (DNS rebinding) reads what is answered.
+        return self.server.is_local and not _is_local(self.headers.get("Host", ""))
+
+    def _refuse_page(self) -> None:
+        text = "requests of web pages are refused; ask an address, or localhost"
+        self._refuse(_aws_error(403, "AccessDeniedException", text))
 
     def _received(self) -> bytes | None:
         """Return what was posted; None if it is refused, and that is said."""
@@ -187,6 +202,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(reply.body)
+
+
+def _is_local(host: str) -> bool:
+    """Whether a Host header has an address, or localhost; without one nobody was misled."""
+    try:
+        name = urlsplit(f"//{host.strip()}").hostname or ""
+        return name in ("", "localhost") or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def _most(headers: Any) -> int:

@@ -391,3 +391,31 @@ def test_a_body_with_a_size_that_is_none(framing: str) -> None:
     """It is refused before anything of it is read: "-1" would be all that comes."""
     with answering() as port:
         assert ask(port, f"POST /run/a HTTP/1.1\r\nHost: localhost\r\n{framing}").split()[1] == "400"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Host: localhost:5000", "200"),
+        ("Host: 127.0.0.1:5000", "200"),
+        ("Host: [::1]:5000", "200"),
+        ("Host: localhost\r\nSec-Fetch-Site: none", "200"),
+        ("Host: localhost\r\nSec-Fetch-Site: cross-site", "403"),
+        ("Host: localhost\r\nOrigin: http://elsewhere", "403"),
+        ("Host: elsewhere.example:5000", "403"),
+        ("Host: localhost.elsewhere.example", "403"),
+        ("Host: [", "403"),
+    ],
+)
+def test_web_pages_do_not_read_what_runs(headers: str, status: str) -> None:
+    """Not even one whose name leads to the loopback: it would read names of functions, and paths."""
+    with answering() as port:
+        assert ask(port, f"GET /status HTTP/1.1\r\n{headers}\r\n\r\n").split()[1] == status
+        posted = ask(port, f"POST /run/ HTTP/1.1\r\n{headers}\r\nContent-Length: 0\r\n\r\n")
+        assert posted.split()[1] == {"200": "404"}.get(status, status)
+
+
+def test_on_other_addresses_any_name_does() -> None:
+    """Who listens there is reached by the machine's name."""
+    with answering("0.0.0.0") as port:
+        assert ask(port, "GET /status HTTP/1.1\r\nHost: worker.example\r\n\r\n").split()[1] == "200"
