@@ -156,7 +156,7 @@ class Preparer:
         else:
             url = settings.shelf or self._shelf or default_shelf(self._environ)
             lock, locked, target, python = self._resolved(function, settings, url, reading)
-        shared = self._tier.ensure(url, reading, locked, str(target))
+        shared = self._tier.ensure(url, reading, locked, str(target), function.name)
         pins, asked = pins_of(shared, locked.targets[str(target)]), self._tier.source(url, reading)
         self._heeding[function.name] = Heeding(function.name, pins, asked, settings, self._say)
         return Packages(target, python, lock, shared, url)

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -57,6 +57,8 @@ class _Domain:
         self.source: Source = Retrying(self.counting, config.attempts, config.deadline)
         self.lock = threading.Lock()
         self.whole: dict[tuple[str, str], tuple[str, ...]] = {}
+        #: What functions need, by name.
+        self.needs: dict[str, tuple[str, ...]] = {}
         self.objects = 0
         self._held: int | None = None
 
@@ -79,7 +81,9 @@ class Tier:
     Where all together have more, those that no server uses any more are removed.
     """
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
+    def __init__(self, folder: Path, most_bytes: int, running: Callable[[], set[str]] = set) -> None:
+        """``running`` returns the names of functions that have sandboxes: what these need goes last."""
+        self._running = running
         self._folder = folder
         self._most = most_bytes
         self._domains: dict[str, _Domain] = {}
@@ -91,8 +95,10 @@ class Tier:
         """Return what reads a shelf with the credentials of ``environ``, and is counted."""
         return self._domain(url, environ).source
 
-    def ensure(self, url: str, environ: Mapping[str, str], locked: Lock, target: str) -> Path:
+    def ensure(self, url: str, environ: Mapping[str, str], locked: Lock, target: str, name: str = "") -> Path:
         """Return the folder that has all that a lockfile needs for a target, filled if it was not.
+
+        ``name`` is the function that needs it.
 
         Many may ask at once: one fills, the others wait. Raises TierError, a FetchError, FormatError or
         OSError.
@@ -111,6 +117,7 @@ class Tier:
                 domain.objects += done.copied
                 domain.whole[wanted] = tuple(one.key for one in objects)
                 domains.remove_unused(self._folder, self._most)
+            domain.needs[name] = domain.whole[wanted]
         return domain.folder
 
     def traffic(self) -> Traffic:
@@ -137,7 +144,10 @@ class Tier:
             return self._domains[name]
 
     def _make_room(self, domain: _Domain, objects: list[Wanted]) -> None:
-        """Remove what nobody needs, oldest first, until what is missing fits. Raises TierError."""
+        """Remove what is not needed now until what is missing fits: oldest first, what others run with last.
+
+        Raises TierError.
+        """
         needs = {one.key: max(0, one.size) for one in objects}
         if sum(needs.values()) > self._most:
             raise TierError(
@@ -148,7 +158,9 @@ class Tier:
         total = sum(found.st_size for found in held.values())
         total += sum(size for key, size in needs.items() if domain.folder / key not in held)
         live = {domain.folder / key for key in needs}
-        for path in sorted(held, key=lambda path: held[path].st_mtime):
+        running = self._running()
+        others = {domain.folder / key for name in running for key in domain.needs.get(name, ())}
+        for path in sorted(held, key=lambda path: (path in others, held[path].st_mtime)):
             if total <= self._most:
                 break
             if path not in live:

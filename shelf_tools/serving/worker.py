@@ -55,7 +55,7 @@ class Worker:
         self._registry = Registry(plan.functions)
         for folder in (plan.cache, plan.logs):
             folder.mkdir(parents=True, exist_ok=True)
-        self._tier = Tier(plan.cache / "tier", plan.tier_bytes)
+        self._tier = Tier(plan.cache / "tier", plan.tier_bytes, self._running)
         self._preparer = Preparer(plan.cache, plan.shelf, plan.environ, plan.pythons, self._tier, plan.note)
         self._pool = Pool(plan.keeping, self._make)
         self._lock = threading.Lock()
@@ -124,6 +124,9 @@ class Worker:
         """End all sandboxes."""
         self._pool.close()
         self._tier.close()
+
+    def _running(self) -> set[str]:
+        return self._pool.names()
 
     def _make(self, function: Function) -> Instance:
         box = self._box(function)

@@ -158,7 +158,7 @@ class Shelves:
         """Have a tier filled."""
         (target,) = self.locks[name].targets
         keys = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
-        return tier.ensure(self.shelf.url, keys, self.locks[name], target)
+        return tier.ensure(self.shelf.url, keys, self.locks[name], target, name)
 
 
 @pytest.fixture
@@ -233,6 +233,17 @@ def test_folders_of_former_keys_go(shelves: Shelves) -> None:
     used.close()
     shelves.ensure(Tier(shelves.folder, 150_000), "two", "last")
     assert not kept.exists()
+
+
+def test_what_runs_goes_last(shelves: Shelves) -> None:
+    """Packages of functions without a sandbox make room before those of others."""
+    tier = Tier(shelves.folder, 250_000, lambda: {"one"})
+    shelves.shelf.add("three", "1.0", {"three.py": "", "three.bin": os.urandom(100_000)})
+    shelves.shelf.environment("three==1.0")
+    shelves.locks["three"] = read_lock(shelves.shelf.lock)
+    for name in ("one", "two", "three"):
+        folder = shelves.ensure(tier, name)
+    assert {path.parents[2].name for path in folder.rglob("pack-*")} == {"one", "three"}
 
 
 def test_a_tier_is_bounded(shelves: Shelves) -> None:
