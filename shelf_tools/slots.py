@@ -21,8 +21,8 @@ from cloudimport.errors import ConfigurationError
 FIRST_UID = 60600
 COUNT = 256
 FOLDER = Path("/run/cloudimport")
-#: Seconds to wait for a free slot: longer than any run may take.
-_PATIENCE = 3600.0
+#: Seconds to wait for a free slot: longer than any run of publishing may take.
+PATIENCE = 3600.0
 
 #: In a mount namespace of its own: a folder of the slot becomes a tmpfs, each source is bound into
 #: it, and the rest of the command runs. All of it is gone when the last process is.
@@ -70,12 +70,13 @@ class Slot:
 
 
 @contextmanager
-def take() -> Iterator[Slot]:
+def take(patience: float = PATIENCE) -> Iterator[Slot]:
     """Hold a free slot; wait when all are taken.
 
-    Raises ConfigurationError when the folder cannot be written or no slot becomes free in an hour.
+    Raises ConfigurationError when the folder cannot be written or no slot becomes free in ``patience``
+    seconds.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         for number in range(COUNT):
             descriptor = _lock(number)
@@ -95,8 +96,9 @@ def _lock(number: int) -> int | None:
     """Return a descriptor that holds the slot's lock, or None if another process holds it."""
     folder = FOLDER / str(number)
     try:
-        FOLDER.mkdir(mode=0o711, exist_ok=True)
-        folder.mkdir(mode=0o711, exist_ok=True)
+        for made in (FOLDER, folder):
+            made.mkdir(exist_ok=True)
+            made.chmod(0o711)  # whatever the umask: the slot's uid passes through
         descriptor = os.open(
             FOLDER / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )

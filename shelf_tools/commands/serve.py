@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 from contextlib import closing
 from pathlib import Path
 
+from cloudimport.errors import ConfigurationError
 from cloudimport.settings import default_cache
+from shelf_tools import slots
 from shelf_tools.console import Call, Commands
 from shelf_tools.lambdabox.box import MIB
 from shelf_tools.sandbox import open_sandbox
@@ -17,6 +20,8 @@ from shelf_tools.serving.preparing import Sizes
 from shelf_tools.serving.server import Server, serve
 from shelf_tools.serving.worker import Plan, Worker
 
+#: Unprivileged uids that are left to others of this machine.
+_OTHERS = 16
 _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -76,6 +81,7 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
 def run(call: Call) -> int:
     """Serve until interrupted."""
     options = call.options
+    _check_concurrency(options.concurrency)
     cache = (options.cache or Path(default_cache(call.environ))).resolve() / "serve"
     plan = Plan(
         options.functions,
@@ -99,6 +105,16 @@ def run(call: Call) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             serve(server)
     return 0
+
+
+def _check_concurrency(number: int) -> None:
+    """Raise ConfigurationError if there are too few uids for that many sandboxes."""
+    most = slots.COUNT - _OTHERS
+    if os.geteuid() == 0 and number > most:
+        raise ConfigurationError(
+            f"--concurrency {number} is too many: as root each sandbox has a uid of its own, of which there "
+            f"are {slots.COUNT}, some for publishing: give {most} or less, or serve as another user"
+        )
 
 
 def _size(text: str) -> int:

@@ -30,6 +30,8 @@ BOOTSTRAP = ("/var/runtime/bootstrap",)
 PROCESSES, OPEN_FILES, TMP_BYTES = 1024, 1024, 512 * MIB
 #: Megabytes that ``AWS_LAMBDA_FUNCTION_MEMORY_SIZE`` says where no limit is set.
 _MEMORY_MB = 512
+#: Seconds to wait for an unprivileged uid: somebody waits for an answer.
+_PATIENCE = 30.0
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _UID, _GID = "993", "990"
 _DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -156,7 +158,7 @@ class Box:
         with ExitStack() as held, ExitStack() as given:
             launcher, seen, uid = ["setpriv", "--no-new-privs"], {}, None
             if os.geteuid() == 0:
-                slot = held.enter_context(slots.take())
+                slot = held.enter_context(slots.take(_PATIENCE))
                 numbered = {PurePosixPath(str(n)): path for n, path in enumerate(self.sources())}
                 launcher, staged = slot.launcher(numbered)
                 uid = slot.uid

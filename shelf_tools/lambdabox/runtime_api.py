@@ -78,6 +78,20 @@ def exit_reason(status: int) -> str:
     return f"Runtime exited with error: signal: {'killed' if name == 'kill' else name}"
 
 
+def size_of(said: str | bytes, base: int = 10) -> int:
+    """Return a number of bytes that a client says, 0 for none. Raises ConnectionError if it is none."""
+    text = said.strip()
+    if not text:
+        return 0
+    # By itself, int() takes -1, and reading -1 bytes is reading without a bound.
+    if not text.isalnum():
+        raise ConnectionError(f"{said!r} is no number of bytes")
+    try:
+        return int(text, base)
+    except ValueError:
+        raise ConnectionError(f"{said!r} is no number of bytes") from None
+
+
 class RuntimeApi:
     """A server for one sandbox, on a free port of the loopback; ``address`` is what the runtime is told.
 
@@ -158,6 +172,11 @@ class RuntimeApi:
             if self._ended is None:
                 self._ended = Answer("exit", failure(kind, reason))
             self._changed.notify_all()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the sandbox has ended, as far as ``died`` was told."""
+        return self._ended is not None
 
     def watch(self, process: Popen[bytes]) -> None:
         """Have ``died`` called when a process ends, with the reason that AWS gives."""
@@ -358,17 +377,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pieces(self) -> Any:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            while size := int(self.rfile.readline(32).split(b";")[0].strip() or b"0", 16):
+            while size := size_of(self.rfile.readline(32).split(b";")[0], 16):
                 yield from self._read(size)
                 self.rfile.readline(8)
             while self.rfile.readline(1 << 16).strip():
                 pass  # trailers
         else:
-            yield from self._read(int(self.headers.get("Content-Length") or 0))
+            yield from self._read(size_of(self.headers.get("Content-Length", "")))
 
     def _read(self, size: int) -> Any:
-        if size < 0:  # read() would take it for all that comes
-            raise ConnectionError("the runtime sends a size below 0")
         while size:
             piece = self.rfile.read(min(size, 1 << 16))
             if not piece:

@@ -43,7 +43,7 @@ class Instance:
         self.began = self.used = time.monotonic()
         self.init_seconds = 0.0
         self.peak = warden.Held(0, 0, 0)
-        self.is_dead = False
+        self._is_stopped = False
         self._reported_init = False
         self._lock = threading.Lock()
         self._log = Log(logs / f"{self.id}.log")
@@ -62,6 +62,11 @@ class Instance:
     def log(self) -> Path:
         """The file with what the sandbox writes."""
         return self._log.path
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it was ended, or has ended by itself."""
+        return self._is_stopped or self._api.has_ended
 
     @property
     def pid(self) -> int:
@@ -105,7 +110,7 @@ class Instance:
     def stop(self, reason: str = "the sandbox was ended") -> None:
         """End it; nothing is left. May be called again."""
         with self._lock:
-            first, self.is_dead = not self.is_dead, True
+            first, self._is_stopped = not self._is_stopped, True
         if first:
             self._api.died(reason)
             self._process.stop()

@@ -47,6 +47,7 @@ class Pool:
         self._changed = threading.Condition()
         self._idle: list[Instance] = []
         self._busy: set[Instance] = set()
+        self._beginning: list[str] = []
         self._starting = self._total = self._made = self._ended = 0
         self._closed = False
         self._stop = threading.Event()
@@ -72,6 +73,11 @@ class Pool:
         for one, state in both:
             found.setdefault(one.name, []).append({**one.status(), "state": state})
         return found
+
+    def names(self) -> set[str]:
+        """Return the names of functions that have a sandbox, or are about to."""
+        with self._changed:
+            return {*self._beginning, *(one.name for one in (*self._idle, *self._busy))}
 
     def counts(self) -> dict[str, int]:
         """Return how many sandboxes there are, were made, and have ended."""
@@ -124,6 +130,7 @@ class Pool:
         if self._total < self._keeping.concurrency:
             self._total += 1
             self._starting += 1
+            self._beginning.append(function.name)
             return None, None, True
         if self._idle:
             return None, self._idle.pop(0), False
@@ -143,6 +150,7 @@ class Pool:
         finally:
             with self._changed:
                 self._starting -= 1
+                self._beginning.remove(function.name)
                 self._total -= instance is None
                 self._changed.notify_all()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.profiles import Profiles
 from shelf_tools.interpreters import Interpreter, find_interpreter
 from shelf_tools.lambdabox.box import MIB, Box
-from shelf_tools.lambdabox.runtime import lay_out
+from shelf_tools.lambdabox.runtime import laid_out
 from shelf_tools.serving.heeding import Heeding, pins_of
 from shelf_tools.serving.layer import runtime_layer
 from shelf_tools.serving.registry import Function
@@ -34,8 +35,9 @@ PASSED = (
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 #: Settings of the server's that hold for its functions, too.
 _POLICY = ("CLOUDIMPORT_ROOT", "CLOUDIMPORT_YANKED", "CLOUDIMPORT_STATUS_TTL", "CLOUDIMPORT_STATUS_UNKNOWN")
-#: Variables of a function's that are heeded here, and that its sandboxes do not get.
-_HEEDED = ("AWS_PROFILE", "CLOUDIMPORT_YANKED", "CLOUDIMPORT_STATUS_TTL", "CLOUDIMPORT_STATUS_UNKNOWN")
+#: Variables of a function's that are heeded here, and that its sandboxes do not get: they have no files of
+#: profiles, and a lockfile that was checked, or that the server has made and nobody signed.
+_HEEDED = ("AWS_PROFILE", *_POLICY)
 #: Where a sandbox sees what is the server's.
 _LOCK, _SHARED, _STORE, _ROOTS = (f"/var/shelf/{name}" for name in ("lock", "tier", "store", "roots.pem"))
 _PRELUDE = """\
@@ -84,6 +86,7 @@ class Preparer:
         self._cache, self._shelf, self._environ, self._tier = cache, shelf, dict(environ), tier
         self._pythons, self._say = tuple(pythons), say
         self._heeding: dict[str, Heeding] = {}
+        self._making = threading.Lock()
 
     def heed(self, function: Function) -> None:
         """Look whether pins of a function that has a box are yanked; see ``Heeding.look``."""
@@ -98,17 +101,19 @@ class Preparer:
         environ = self._credentials(function)
         packages = self._packages(function, environ)
         version = f"{packages.target.python[0]}.{packages.target.python[1]}"
-        runtime = lay_out(self._cache / "var-runtime" / version, version, _PRELUDE)
-        mounts, variables = _mounted(packages, environ)
-        own = {name: value for name, value in function.variables.items() if name not in _HEEDED}
+        with self._making:  # who makes a folder again takes it from sandboxes that see it
+            runtime = laid_out(self._cache / "var-runtime", version, _PRELUDE)
+            layer = runtime_layer(self._cache, packages.target, packages.python, self._environ)
+        said = {**function.variables, **environ}
+        mounts, variables = _mounted(packages, {n: v for n, v in said.items() if n not in _HEEDED})
         return Box(
             packages.python.prefix,
             function.folder,
             runtime,
             handler=function.handler,
             name=function.name,
-            layers=(runtime_layer(self._cache, packages.target, packages.python, self._environ),),
-            environ={**variables, **own, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(sizes.memory_bytes // MIB)},
+            layers=(layer,),
+            environ={**variables, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(sizes.memory_bytes // MIB)},
             tmp_bytes=sizes.tmp_bytes,
             # A wall behind the limit that is watched: threads' stacks and C libraries' arenas count here.
             memory_bytes=2 * sizes.memory_bytes + 512 * MIB,
@@ -135,6 +140,7 @@ class Preparer:
 
     def _packages(self, function: Function, environ: Mapping[str, str]) -> Packages:
         """Return what a function imports from the shelf; its packages are in the tier then."""
+        self._heeding.pop(function.name, None)  # of what it needed before
         source = function.lock or function.requirements
         if source is None or (function.lock is None and not _has_lines(source)):
             return Packages(*self._python(lambda _: True, function.name))
@@ -150,7 +156,7 @@ class Preparer:
         else:
             url = settings.shelf or self._shelf or default_shelf(self._environ)
             lock, locked, target, python = self._resolved(function, settings, url, reading)
-        shared = self._tier.ensure(url, reading, locked, str(target))
+        shared = self._tier.ensure(url, reading, locked, str(target), function.name)
         pins, asked = pins_of(shared, locked.targets[str(target)]), self._tier.source(url, reading)
         self._heeding[function.name] = Heeding(function.name, pins, asked, settings, self._say)
         return Packages(target, python, lock, shared, url)

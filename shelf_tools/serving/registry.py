@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from cloudimport.errors import CloudImportError, ConfigurationError
@@ -18,6 +19,8 @@ from cloudimport.settings import LOCK_NAME, REQUIREMENTS_NAME
 
 #: As AWS names functions: it can be no path.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+#: Files of a function that are looked at with each request: a stat of each, some microseconds.
+_STAMPED = 1000
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: What defines a handler in a module of AWS' kind.
 _DEFINES = re.compile(r"^(?:(?:async[ \t]+)?def[ \t]+|)(lambda_handler|handler)\b[ \t]*[(=:]", re.MULTILINE)
@@ -33,7 +36,7 @@ class Function:
 
     ``handler`` is ``module.function``, ``module.function(event)`` where that takes no context; ``lock`` and
     ``requirements`` are its files if it has them; ``variables`` its own. ``stamp`` changes with any of its
-    files that are looked at.
+    files, of which the first 1,000 are looked at.
     """
 
     name: str
@@ -42,7 +45,7 @@ class Function:
     lock: Path | None
     requirements: Path | None
     variables: Mapping[str, str]
-    stamp: tuple[tuple[int, int], ...]
+    stamp: tuple[object, ...]
 
 
 class Registry:
@@ -67,7 +70,7 @@ class Registry:
         files = [folder / part for part in (f"{module}.py", LOCK_NAME, REQUIREMENTS_NAME)]
         env = self.folder / f"{name}.env"
         lock, requirements = (path if path.is_file() else None for path in files[1:])
-        stamp = tuple(_stamp(path) for path in (folder, *files, env))
+        stamp = (*map(_stamp, (folder, *files, env)), *islice(_stamps(folder), _STAMPED))
         handler = "f.f(event)" if module == "f" else f"{module}.{_attribute(files[0])}"
         return Function(name, folder, handler, lock, requirements, read_variables(env), stamp)
 
@@ -76,12 +79,19 @@ class Registry:
         return next((one for one in modules if (self.folder / name / f"{one}.py").is_file()), "")
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: str | Path) -> tuple[int, int]:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return (0, -1)
     return (found.st_mtime_ns, found.st_size)
+
+
+def _stamps(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the files below a folder, and what changes with each, always in the same order."""
+    for base, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        yield from ((path, _stamp(path)) for path in (f"{base}/{name}" for name in sorted(names)))
 
 
 def _attribute(module: Path) -> str:

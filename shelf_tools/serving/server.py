@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import re
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from cloudimport.errors import CloudImportError
-from shelf_tools.lambdabox.runtime_api import MOST_BYTES
+from shelf_tools.lambdabox.runtime_api import MOST_BYTES, size_of
 from shelf_tools.serving.instance import Outcome
 from shelf_tools.serving.pool import ThrottledError
 from shelf_tools.serving.registry import UnknownFunctionError
@@ -49,6 +50,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self, host: str, port: int, worker: Worker) -> None:
         super().__init__((host, port), _Handler)
         self.worker = worker
+        #: Whether only this machine reaches it.
+        self.is_local = ipaddress.ip_address(str(self.server_address[0])).is_loopback
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a client that went away: that is no error of ours."""
@@ -69,7 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Tell of the server."""
-        if urlsplit(self.path).path == "/status":
+        if self._is_of_a_page():
+            self._refuse_page()
+        elif urlsplit(self.path).path == "/status":
             self._reply(Reply(200, json.dumps(self.server.worker.status(), indent=1).encode()))
         else:
             self._reply(_aws_error(404, "UnknownOperationException", "there is GET /status, and POST"))
@@ -78,33 +83,44 @@ class _Handler(BaseHTTPRequestHandler):
         """Run a function."""
         path = urlsplit(self.path).path
         run, invoke = _RUN.fullmatch(path), _INVOKE.fullmatch(path)
-        if self.headers.get("Origin") or self.headers.get("Sec-Fetch-Site") == "cross-site":
-            # Any page that a browser shows can post here.
-            self._refuse(_aws_error(403, "AccessDeniedException", "requests of web pages are refused"))
+        if self._is_of_a_page():
+            self._refuse_page()
         elif run is None and invoke is None:
             self._refuse(_aws_error(404, "UnknownOperationException", f"there is no {path[:200]}"))
-        else:
-            self._work(self._run if run else self._invoke, unquote((run or invoke)[1]))  # type: ignore[index]
+        elif (body := self._received()) is not None:
+            work = self._run if run else self._invoke
+            try:
+                self._reply(work(unquote((run or invoke)[1]), body))  # type: ignore[index]
+            except (CloudImportError, OSError) as error:
+                self._reply(_refusal(error))
+            except Exception as error:  # an error of ours is told too
+                text = f"{type(error).__name__}: {error}"
+                self._reply(_aws_error(500, "ServiceException", text))
+                raise
 
-    def _work(self, work: Callable[[str, bytes], Reply], name: str) -> None:
-        most = _most(self.headers)
+    def _is_of_a_page(self) -> bool:
+        """Whether a page that a browser shows has sent this: any page can post here."""
+        if self.headers.get("Origin") or self.headers.get("Sec-Fetch-Site") == "cross-site":
+            return True
+        # A page of a name that now leads to the loopback (DNS rebinding) reads what is answered.
+        return self.server.is_local and not _is_local(self.headers.get("Host", ""))
+
+    def _refuse_page(self) -> None:
+        text = "requests of web pages are refused; ask an address, or localhost"
+        self._refuse(_aws_error(403, "AccessDeniedException", text))
+
+    def _received(self) -> bytes | None:
+        """Return what was posted; None if it is refused, and that is said."""
+        limit = _most(self.headers)
         try:
-            body = self._body(most)
-        except ValueError:
-            text = "the size of the body is no number, or below 0"
-            self._refuse(_aws_error(400, "InvalidRequestContentException", text))
-            return
+            body = self._body(limit)
+        except ConnectionError as error:
+            self._refuse(_aws_error(400, "InvalidRequestContentException", str(error)))
+            return None
         if body is None:
-            text = f"the payload is larger than {most} bytes, the most for this invocation type"
+            text = f"the payload is larger than {limit} bytes, the most for this invocation type"
             self._refuse(_aws_error(413, "RequestTooLargeException", text))
-            return
-        try:
-            self._reply(work(name, body))
-        except (CloudImportError, OSError) as error:
-            self._reply(_refusal(error))
-        except Exception as error:  # an error of ours is told too
-            self._reply(_aws_error(500, "ServiceException", f"{type(error).__name__}: {error}"))
-            raise
+        return body
 
     def _run(self, name: str, body: bytes) -> Reply:
         """Answer as OpenLambda does: the result as JSON, or the traceback as text."""
@@ -148,10 +164,10 @@ class _Handler(BaseHTTPRequestHandler):
         return _invoked(worker.invoke(name, event, headers), tail)
 
     def _body(self, most: int) -> bytes | None:
-        """Return what was posted; None if it is too much. Raises ValueError for a size that is none."""
+        """Return what was posted; None if it is too much. Raises ConnectionError for what is no body."""
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             return self._chunks(most)
-        size = _sane(int(self.headers.get("Content-Length") or 0))
+        size = size_of(self.headers.get("Content-Length", ""))
         if size <= most:
             return self.rfile.read(size)
         # A client that is writing does not hear that it is too much.
@@ -162,8 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _chunks(self, most: int) -> bytes | None:
         found = bytearray()
-        while size := int(self.rfile.readline(32).split(b";")[0].strip() or b"0", 16):
-            if _sane(size) > most - len(found):
+        while size := size_of(self.rfile.readline(32).split(b";")[0], 16):
+            if len(found) + size > most:
                 return None
             found += self.rfile.read(size)
             self.rfile.readline(8)
@@ -188,11 +204,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(reply.body)
 
 
-def _sane(size: int) -> int:
-    """Return a size that was sent. Raises ValueError: read() takes one below 0 for all that comes."""
-    if size < 0:
-        raise ValueError(size)
-    return size
+def _is_local(host: str) -> bool:
+    """Whether a Host header has an address, or localhost; without one nobody was misled."""
+    try:
+        name = urlsplit(f"//{host.strip()}").hostname or ""
+        return name in ("", "localhost") or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def _most(headers: Any) -> int:

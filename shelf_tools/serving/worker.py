@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +55,7 @@ class Worker:
         self._registry = Registry(plan.functions)
         for folder in (plan.cache, plan.logs):
             folder.mkdir(parents=True, exist_ok=True)
-        self._tier = Tier(plan.cache / "tier", plan.tier_bytes)
+        self._tier = Tier(plan.cache / "tier", plan.tier_bytes, self._running)
         self._preparer = Preparer(plan.cache, plan.shelf, plan.environ, plan.pythons, self._tier, plan.note)
         self._pool = Pool(plan.keeping, self._make)
         self._lock = threading.Lock()
@@ -88,7 +87,7 @@ class Worker:
         return outcome
 
     def later(self, name: str, event: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Run a function when there is a sandbox; what becomes of it stands in its log.
+        """Run a function when there is a sandbox; what becomes of it stands in its log, or is noted.
 
         Raises ThrottledError if too many wait already.
         """
@@ -126,6 +125,9 @@ class Worker:
         self._pool.close()
         self._tier.close()
 
+    def _running(self) -> set[str]:
+        return self._pool.names()
+
     def _make(self, function: Function) -> Instance:
         box = self._box(function)
         self._preparer.heed(function)
@@ -148,8 +150,10 @@ class Worker:
 
     def _invoke_later(self, name: str, event: bytes, headers: Mapping[str, str] | None) -> None:
         try:
-            with contextlib.suppress(CloudImportError, OSError):
-                self.invoke(name, event, headers)
+            self.invoke(name, event, headers)
+        except (CloudImportError, OSError) as error:
+            # Nobody waits for an answer, and without a sandbox there is no log.
+            self.plan.note(f"{name}: an asynchronous invocation was not run: {type(error).__name__}: {error}")
         finally:
             with self._lock:
                 self._waiting -= 1

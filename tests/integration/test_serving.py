@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import signal
 import threading
@@ -336,6 +337,19 @@ def test_sandboxes_are_kept_and_let_go(world: World, served: Served, tmp_path: P
             time.sleep(0.05)
         assert own.instances("one") == []
         assert own.run("one").value == "new"
+
+
+def test_one_that_died_costs_no_request(served: Served) -> None:
+    """A warm sandbox that something killed meanwhile is replaced before it is asked."""
+    assert served.run("path").status == 200
+    pids = {one["pid"] for one in served.instances("path")}
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        time.sleep(0.01)
+    said = served.run("path")
+    assert said.status == 200, said.text
+    assert not pids & {one["pid"] for one in served.instances("path")}
 
 
 def test_between_invocations_nothing_runs(served: Served) -> None:
