@@ -30,7 +30,7 @@ def ask(address: tuple[str, int], path: str, head: str) -> bytes:
     """Post more than was said, and never end; return what comes until the connection is closed."""
     found = b""
     with socket.create_connection(address, timeout=_PATIENCE) as connection, suppress(ConnectionError):
-        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{head}".encode() + bytes(100))
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{head}".encode() + bytes(100))
         while data := connection.recv(1 << 16):
             found += data
     return found
