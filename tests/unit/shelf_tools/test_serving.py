@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import queue
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ import pytest
 
 from cloudimport.errors import ConfigurationError, YankedError
 from cloudimport.format.lock import Lock
-from cloudimport.ids import Pin
+from cloudimport.ids import Pin, Target
 from shelf_tools import slots
 from shelf_tools.cli import main
 from shelf_tools.environments import read_lock
+from shelf_tools.interpreters import Interpreter, find_interpreter
 from shelf_tools.lambdabox.box import Box
 from shelf_tools.serving import preparing
 from shelf_tools.serving.logs import FILE_BYTES, FILES, TAIL_BYTES, Log, prune
@@ -257,11 +260,18 @@ def test_a_tier_is_bounded(shelves: Shelves) -> None:
         shelves.ensure(Tier(shelves.folder / "small", 1000), "one")
 
 
+@cache
+def _running(target: Target, given: tuple[Path, ...]) -> Interpreter | None:
+    """Return the interpreter that runs, asked once: others take a process each."""
+    return find_interpreter(target, given) if target.python == sys.version_info[:2] else None
+
+
 class Prepared:
-    """Functions, a shelf with two packages, and what prepares them without compiling a runtime."""
+    """Functions, a shelf with two packages, and what prepares them for this Python, without a runtime."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(preparing, "runtime_layer", lambda *_: folder / "layer")
+        monkeypatch.setattr(preparing, "find_interpreter", _running)
         self.shelves, self.cache, self.folder = Shelves(folder), folder / "cache", folder / "f"
         self.said: list[str] = []
         self.tier = Tier(self.cache / "tier", 1 << 30)
