@@ -166,21 +166,35 @@ def sign_lock(path: Path, lock: Lock, signers: Sequence[Signer] = ()) -> Lock:
 
 
 def verify_environments(store: Store, source: Source) -> list[str]:
-    """Return a line for each thing that is wrong with the shelf's environments."""
+    """Return a line for each thing that is wrong with the shelf's environments.
+
+    What is forgotten or replaced while it is looked at is not: collections and publishes may run beside.
+    """
     problems: list[str] = []
     for key in sorted(store.list("envs/")):
-        if not key.endswith(".json"):
-            continue
+        if key.endswith(".json"):
+            problems += _environment_problems(store, source, key)
+    return problems
+
+
+def _environment_problems(store: Store, source: Source, key: str) -> list[str]:
+    where = f"{source.url}/{key}"
+    while True:
+        data = b""
         try:
-            pointer = EnvironmentPointer.decode(source.read(key), f"{source.url}/{key}")
+            data = source.read(key)
+            pointer = EnvironmentPointer.decode(data, where)
             if keys.environment_pointer(requirements_digest(pointer.requirements)) != key:
-                raise FormatError(f"{source.url}/{key} is for other requirements than its name says")
+                raise FormatError(f"{where} is for other requirements than its name says")
             for target, ref in pointer.targets.items():
                 _check_index(source, target, ref)
-            problems += _signature_problems(pointer, f"{source.url}/{key}")
+            return list(_signature_problems(pointer, where))
         except CloudImportError as error:
-            problems.append(str(error))
-    return problems
+            found = store.read_versioned(key)
+            if found is None:
+                return []  # it was forgotten meanwhile
+            if not data or found[0] == data:
+                return [str(error)]
 
 
 def _signature_problems(pointer: EnvironmentPointer, what: str) -> Iterator[str]:

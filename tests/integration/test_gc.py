@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cloudimport.errors import ConfigurationError, DeniedError, FormatError, UnreachableError
+from cloudimport.errors import AbsentError, ConfigurationError, DeniedError, FormatError, UnreachableError
 from cloudimport.format import keys
 from cloudimport.format.records import EnvironmentPointer, Ref, canonical, requirements_digest, sha256
 from cloudimport.ids import Pin, running_targets
@@ -355,6 +355,33 @@ def test_a_lease_that_cannot_be_read_stops_a_collection(shelf: MadeShelf, data: 
     with pytest.raises(FormatError, match=r"leases/00\.json"):
         collect(shelf)
     assert read_build(shelf.source, Pin.parse("a==1"), TARGET) is not None
+
+
+def test_what_is_forgotten_while_it_is_verified_is_no_problem(shelf: MadeShelf) -> None:
+    """The environment is gone, or its pointer says another index, when the old one cannot be read."""
+    shelf.add("a", "1", module("a"))
+    shelf.environment()
+    [key] = [key for key in shelf.store.list("envs/") if key.endswith(".json")]
+    pointer = EnvironmentPointer.decode(shelf.source.read(key), key)
+    [index] = [keys.environment_index(ref.digest) for ref in pointer.targets.values()]
+
+    class Forgetful:
+        """A source in whose course the environment is forgotten."""
+
+        url = shelf.source.url
+
+        def read(self, wanted: str, *args: int | None) -> bytes:
+            """Read; the index is away, and its pointer just before."""
+            if wanted == index:
+                shelf.store.delete(key)
+                raise AbsentError(f"{wanted} is not there", key=wanted)
+            return shelf.source.read(wanted, *args)
+
+    assert verify_environments(shelf.store, Forgetful()) == []  # type: ignore[arg-type]
+    shelf.environment()
+    shelf.store.delete(index)
+    [problem] = verify_environments(shelf.store, shelf.source)
+    assert index in problem
 
 
 def test_a_flag_that_is_being_written_is_waited_for(shelf: MadeShelf) -> None:
