@@ -1,4 +1,4 @@
-"""Flags that several commands have: how packages are made, by ``publish`` and by ``verify --repair``."""
+"""Flags that several commands have, and how their values are read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 
 from cloudimport.errors import ConfigurationError
 from shelf_tools import limits
+
+#: Seconds that nobody waits: eleven days.
+_LONGEST = 1e6
 
 
 def add_python(command: argparse.ArgumentParser) -> None:
@@ -32,16 +35,37 @@ def add_limits(command: argparse.ArgumentParser) -> None:
             group.add_argument(
                 limits.flag(stage, limit),
                 metavar={"bytes": "SIZE", "seconds": "TIME", "number": "N"}[limit.unit],
-                type=partial(_limit, limit),
+                type=partial(_amount, limit.unit),
                 help=f"{limit.help}; default: {default}",
             )
 
 
-def _limit(limit: limits.Limit, text: str) -> int:
+def size(text: str) -> int:
+    """Return the bytes of such as ``512M``, for argparse."""
+    return _amount("bytes", text)
+
+
+def count(text: str) -> int:
+    """Return a number above 0, for argparse."""
+    return _amount("number", text)
+
+
+def _amount(unit: str, text: str) -> int:
     try:
-        return limits.parse(limit, text)
+        return limits.amount(unit, text)
     except ConfigurationError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds, such as ``0.5``, for argparse."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return found
 
 
 def given_limits(options: argparse.Namespace) -> dict[str, dict[str, int]]:

@@ -264,11 +264,16 @@ def flag(stage: Stage, limit: Limit) -> str:
 
 def parse(limit: Limit, text: str) -> int:
     """Return a limit's value (bytes, seconds, a number) from such as ``2GiB``. Raises ConfigurationError."""
+    return amount(limit.unit, text)
+
+
+def amount(unit: str, text: str) -> int:
+    """Return what a text says, in a unit (``bytes``, ``seconds``, ``number``). Raises ConfigurationError."""
     found = re.fullmatch(r"([0-9]{1,15})\s*([A-Za-z]*)", text.strip())
-    factor = _UNITS[limit.unit].get(found[2].upper()) if found else None
+    factor = _UNITS[unit].get(found[2].upper()) if found else None
     value = int(found[1]) * factor if found and factor else 0
     if not 0 < value <= _MOST:
-        raise ConfigurationError(f"{text!r} is no {limit.unit}: write such as {_EXAMPLES[limit.unit]}")
+        raise ConfigurationError(f"{text!r} is no {unit}: write such as {_EXAMPLES[unit]}")
     return value
 
 

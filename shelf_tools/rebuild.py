@@ -9,7 +9,7 @@ indexes and interpreters they were published with: who repairs does (``Making``)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from cloudimport.ids import Pin, Target
 from cloudimport.sources.base import Source
 from cloudimport.sources.config import SourceConfig
 from cloudimport.sources.opening import open_source
+from cloudimport.sources.reading import hand_out, lacks, too_short
 from shelf_tools import pins
 from shelf_tools.builds import Blocks, is_sourceless, read_build
 from shelf_tools.compressing import compress
@@ -64,7 +65,13 @@ class Rebuilt:
         self._store, self._source, self._scratch = store, source, scratch
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """Return an object, whole. Raises AbsentError if building again did not give it."""
+        """Return bytes of an object; see ``Source.read``. It is absent if building again did not give it."""
+        data = self._whole(key)
+        if lacks(start, length, len(data)):
+            raise too_short(key, key, start, length, len(data))
+        return data[start:] if length is None else data[start : start + length]
+
+    def _whole(self, key: str) -> bytes:
         try:
             return self._scratch.read(key)
         except AbsentError:
@@ -84,9 +91,9 @@ class Rebuilt:
                     if pack in pack_keys(layout):
                         yield layout
 
-    def readv(self, key: str, start: int, length: int, buffers: object) -> None:
-        """Not for donors."""
-        raise NotImplementedError
+    def readv(self, key: str, start: int, length: int, buffers: Iterable[memoryview]) -> None:
+        """Read into buffers; see ``Source.readv``."""
+        hand_out(self.read(key, start, length), buffers)
 
     def close(self) -> None:
         """Drop connections."""

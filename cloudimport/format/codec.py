@@ -61,9 +61,8 @@ def _extension_path(suffix: str) -> str:
     import os
 
     here = os.path.dirname(os.path.abspath(__file__))
-    own = os.path.join(
-        here, f"_zstd{suffix}"
-    )  # the Lambda layer's: no folder `backports` for handlers to find
+    # The Lambda layer's lies here: a folder `backports` is one that handlers would find.
+    own = os.path.join(here, f"_zstd{suffix}")
     if os.path.isfile(own):
         return own
     beside = os.path.dirname(os.path.dirname(here))

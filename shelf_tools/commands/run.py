@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from cloudimport import settings
 from cloudimport.errors import ConfigurationError
 from shelf_tools.console import Call, Commands, counted
+from shelf_tools.flags import count, seconds, size
 from shelf_tools.running import calls, runs
 from shelf_tools.running.dag import Outcome
 from shelf_tools.running.executing import Bounds, FunctionError, Ran
@@ -18,8 +18,6 @@ from shelf_tools.running.functions import read_program
 
 _DEFAULT = Bounds()
 _MIB = 1 << 20
-_SIZE = re.compile(r"([0-9]+)([KMG]?)i?B?\Z", re.IGNORECASE)
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
@@ -71,21 +69,21 @@ def _add_own(own: argparse.ArgumentParser) -> dict[str, bool]:
         own.add_argument(
             "--memory",
             metavar="SIZE",
-            type=_size,
+            type=size,
             default=_DEFAULT.memory_bytes,
             help=f"of each process of a sandbox; default: {_DEFAULT.memory_bytes // _MIB}M",
         ),
         own.add_argument(
             "--tmp",
             metavar="SIZE",
-            type=_size,
+            type=size,
             default=_DEFAULT.tmp_bytes,
             help=f"of /tmp in a sandbox; default: {_DEFAULT.tmp_bytes // _MIB}M",
         ),
         own.add_argument(
             "--timeout",
             metavar="SECONDS",
-            type=_seconds,
+            type=seconds,
             default=_DEFAULT.seconds,
             help=f"of a function in a sandbox; default: {_DEFAULT.seconds:.0f}",
         ),
@@ -97,31 +95,10 @@ def _add_own(own: argparse.ArgumentParser) -> dict[str, bool]:
             help="a variable for functions in sandboxes; without a value: as it is here; repeatable",
         ),
         own.add_argument(
-            "--jobs", metavar="N", type=_number, default=8, help="functions at a time; default: 8"
+            "--jobs", metavar="N", type=count, default=8, help="functions at a time; default: 8"
         ),
     ]
     return {name: action.nargs != 0 for action in made for name in action.option_strings}
-
-
-def _size(text: str) -> int:
-    match = _SIZE.match(text)
-    if not match or not int(match[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size: write such as 512M")
-    return int(match[1]) * _UNITS[match[2].upper()]
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return seconds
-
-
-def _number(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 64:
-        raise argparse.ArgumentTypeError("1 to 64")
-    return number
 
 
 def _run(call: Call, after: argparse.ArgumentParser, takes: Mapping[str, bool]) -> int:

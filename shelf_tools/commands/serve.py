@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cloudimport.errors import ConfigurationError
 from cloudimport.settings import default_cache
 from shelf_tools import slots
 from shelf_tools.console import Call, Commands
+from shelf_tools.flags import count, seconds, size
 from shelf_tools.lambdabox.box import MIB
 from shelf_tools.sandbox import open_sandbox
 from shelf_tools.serving.pool import Keeping
@@ -22,7 +22,6 @@ from shelf_tools.serving.worker import Plan, Worker
 
 #: Unprivileged uids that are left to others of this machine.
 _OTHERS = 16
-_UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
@@ -42,34 +41,34 @@ def add(commands: Commands, shelf: argparse.ArgumentParser) -> None:
     command.add_argument("--host", default="127.0.0.1", help="the address to listen on; default: 127.0.0.1")
     command.add_argument("--port", type=int, default=5000, help="0: a free one; default: 5000")
     command.add_argument(
-        "--memory", metavar="SIZE", type=_size, default=512 * MIB, help="of a sandbox; default: 512M"
+        "--memory", metavar="SIZE", type=size, default=512 * MIB, help="of a sandbox; default: 512M"
     )
     command.add_argument(
-        "--tmp", metavar="SIZE", type=_size, default=512 * MIB, help="/tmp of a sandbox; default: 512M"
+        "--tmp", metavar="SIZE", type=size, default=512 * MIB, help="/tmp of a sandbox; default: 512M"
     )
     command.add_argument(
-        "--timeout", metavar="SECONDS", type=_positive, default=30.0, help="of an invocation; default: 30"
+        "--timeout", metavar="SECONDS", type=seconds, default=30.0, help="of an invocation; default: 30"
     )
     command.add_argument(
-        "--concurrency", metavar="N", type=_count, default=64, help="sandboxes at once; default: 64"
+        "--concurrency", metavar="N", type=count, default=64, help="sandboxes at once; default: 64"
     )
     command.add_argument(
         "--idle",
         metavar="SECONDS",
-        type=_positive,
+        type=seconds,
         default=300.0,
         help="until a sandbox is ended; default: 300",
     )
     command.add_argument(
         "--requests",
         metavar="N",
-        type=_count,
+        type=count,
         default=10_000,
         help="until a sandbox is ended; default: 10000",
     )
     command.add_argument("--cache", metavar="FOLDER", type=Path, help="where the shared cache is kept")
     command.add_argument(
-        "--tier-size", metavar="SIZE", type=_size, default=10 << 30, help="of the shared cache; default: 10G"
+        "--tier-size", metavar="SIZE", type=size, default=10 << 30, help="of the shared cache; default: 10G"
     )
     command.add_argument("--logs", metavar="FOLDER", type=Path, help="default: logs in the cache")
     command.add_argument(
@@ -115,26 +114,3 @@ def _check_concurrency(number: int) -> None:
             f"--concurrency {number} is too many: as root each sandbox has a uid of its own, of which there "
             f"are {slots.COUNT}, some for publishing: give {most} or less, or serve as another user"
         )
-
-
-def _size(text: str) -> int:
-    found = re.fullmatch(r"(\d+)([kmg]?)", text.strip().lower())
-    if not found or not int(found[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size: write bytes, or 512M, or 2G")
-    return int(found[1]) * _UNITS.get(found[2], 1)
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return number
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)

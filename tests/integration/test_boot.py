@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.children import Runner
 from tests.support.faulty import FaultyServer
-from tests.support.installed import REQUESTS, publish_installed
+from tests.support.installed import requests_shelf
 from tests.support.shelfcommand import run_shelf
 from tests.support.shelves import MadeShelf, write_tree
 
@@ -31,10 +31,7 @@ CALL = HANDLER + "\n\nprint(json.dumps(handler({'a': 1}, None)))\n"
 @pytest.fixture
 def shelf(tmp_path: Path) -> MadeShelf:
     """A shelf with requests, and a handler beside its lockfile."""
-    (tmp_path / "work").mkdir()
-    made = MadeShelf(tmp_path / "work")
-    publish_installed(made, *REQUESTS)
-    made.environment()
+    made = requests_shelf(tmp_path)
     write_tree(made.work, {"handler.py": HANDLER, "call.py": CALL})
     return made
 

@@ -172,44 +172,42 @@ def test_frozen_between_invocations(shop: Shop) -> None:
         assert after == before + 1
 
 
+def _imported_across_a_freeze(shop: Shop, deadline: int, seconds: float, *, is_cut: bool) -> Any:
+    """Freeze a sandbox that waits for the store, which then takes new requests; return what it imported.
+
+    ``is_cut``: whether the connection that it waits at is closed, else it stays mute.
+    """
+    with Door(shop.server.endpoint) as door:
+        environ = {"AWS_ENDPOINT_URL": door.endpoint, "CLOUDIMPORT_DEADLINE": str(deadline)}
+        with shop.running(environ) as one:
+            _value(one, "part0")
+            door.mute()
+            found: list[Any] = []
+            asking = threading.Thread(target=lambda: found.append(one.result({"import": "part1"})))
+            asking.start()
+            wait_until(lambda: door.muted, "the function asks the store")
+            with frozen(one):
+                if is_cut:
+                    door.cut()
+                door.open()
+                time.sleep(seconds)
+            asking.join()
+    return found[0]
+
+
 @pytest.mark.parametrize("seconds", [3.0, pytest.param(30.0, marks=pytest.mark.long)])
 def test_frozen_in_the_midst_of_a_fetch(shop: Shop, seconds: float) -> None:
     """The time for which a sandbox was frozen is no part of the deadline: a fetch that it was in the midst
     of, with the connection gone meanwhile, works at once, be the deadline shorter than the freeze.
     """
-    with Door(shop.server.endpoint) as door:
-        environ = {"AWS_ENDPOINT_URL": door.endpoint, "CLOUDIMPORT_DEADLINE": "2"}
-        with shop.running(environ) as one:
-            _value(one, "part0")
-            door.mute()
-            found: list[Any] = []
-            asking = threading.Thread(target=lambda: found.append(one.result({"import": "part1"})))
-            asking.start()
-            wait_until(lambda: door.muted, "the function asks the store")
-            with frozen(one):
-                door.cut()
-                door.open()
-                time.sleep(seconds)
-            asking.join()
-        assert found[0].get("value") == "part1", found
+    found = _imported_across_a_freeze(shop, 2, seconds, is_cut=True)
+    assert found.get("value") == "part1", found
 
 
 def test_frozen_where_nobody_says_that_the_connection_is_gone(shop: Shop) -> None:
     """A connection that a router has forgotten says nothing: it is given up when the sandbox is thawed."""
-    with Door(shop.server.endpoint) as door:
-        environ = {"AWS_ENDPOINT_URL": door.endpoint, "CLOUDIMPORT_DEADLINE": "12"}
-        with shop.running(environ) as one:
-            _value(one, "part0")
-            door.mute()
-            found: list[Any] = []
-            asking = threading.Thread(target=lambda: found.append(one.result({"import": "part1"})))
-            asking.start()
-            wait_until(lambda: door.muted, "the function asks the store")
-            with frozen(one):
-                door.open()  # for new requests: the one that was muted stays so
-                time.sleep(7.0)
-            asking.join()
-        assert found[0].get("value") == "part1", found
+    found = _imported_across_a_freeze(shop, 12, 7.0, is_cut=False)
+    assert found.get("value") == "part1", found
 
 
 def test_the_store_is_gone_for_a_while(shop: Shop) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.installed import REQUESTS, publish_installed
+from tests.support.installed import requests_shelf
 from tests.support.runtimes import find_python
 from tests.support.serving import Served, serving
 from tests.support.shelfcommand import run_shelf
@@ -57,11 +57,7 @@ def page() -> Iterator[str]:
 @pytest.fixture
 def shelf(tmp_path: Path) -> MadeShelf:
     """A shelf with requests."""
-    (tmp_path / "work").mkdir()
-    made = MadeShelf(tmp_path / "work")
-    publish_installed(made, *REQUESTS)
-    made.environment()
-    return made
+    return requests_shelf(tmp_path)
 
 
 def curl(served: Served, name: str, event: object) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.children import Runner
 from tests.support.faulty import FaultyServer
-from tests.support.installed import REQUESTS, publish_installed
+from tests.support.installed import requests_shelf
 from tests.support.shelves import MadeShelf
 
 CODE = """
@@ -29,11 +29,7 @@ CODE = """
 @pytest.fixture
 def shelf(tmp_path: Path) -> MadeShelf:
     """A shelf with requests."""
-    (tmp_path / "work").mkdir()
-    made = MadeShelf(tmp_path / "work")
-    publish_installed(made, *REQUESTS)
-    made.environment()
-    return made
+    return requests_shelf(tmp_path)
 
 
 def test_a_second_process_makes_no_request_with_the_store_off(shelf: MadeShelf, tmp_path: Path) -> None:

@@ -32,3 +32,12 @@ def publish_installed(shelf: MadeShelf, *names: str) -> dict[str, Built]:
         version = distribution(name).version
         built[name] = shelf.add(name, version, files, opened=opened, with_metadata=False)
     return built
+
+
+def requests_shelf(folder: Path) -> MadeShelf:
+    """Return a new shelf below ``folder`` with requests and what it needs, and their environment."""
+    (folder / "work").mkdir()
+    made = MadeShelf(folder / "work")
+    publish_installed(made, *REQUESTS)
+    made.environment()
+    return made
