@@ -21,7 +21,7 @@ import zlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any, BinaryIO
 
 #: Bytes of pyproject.toml, and requirements that a backend may ask for; real ones are far below.
@@ -50,17 +50,32 @@ def unpack(name: str, stream: BinaryIO, into: str) -> str:
                 archive.extractall(into)
         else:
             with tarfile.open(fileobj=stream, mode="r:*") as tar:
-                # Older interpreters have no filter; what is written elsewhere stays in the sandbox.
                 if hasattr(tarfile, "data_filter"):
                     tar.extractall(into, filter="data")
-                else:
-                    tar.extractall(into)
+                else:  # an older patch release
+                    tar.extractall(into, members=inner(tar))
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise RefusedError(one_line(error)) from None
     found = os.listdir(into)
     if len(found) != 1 or not os.path.isdir(os.path.join(into, found[0])):
         raise RefusedError(f"the archive has {len(found)} entries at its top, not one folder")
     return os.path.join(into, found[0])
+
+
+def inner(members: Iterable[tarfile.TarInfo]) -> Iterator[tarfile.TarInfo]:
+    """Yield members; raises RefusedError for one that PEP 706's filter of data refuses by its name or kind."""
+    for member in members:
+        if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+            raise RefusedError(one_line(f"{member.name!r} is no file, folder or link"))
+        places = [member.name]
+        if member.islnk():
+            places.append(member.linkname)
+        elif member.issym():  # an absolute target stays one
+            places.append(os.path.join(os.path.dirname(member.name), member.linkname))
+        for place in places:
+            if os.path.isabs(place) or os.path.normpath(place).split(os.sep)[0] == os.pardir:
+                raise RefusedError(one_line(f"{member.name!r} leads out of the folder"))
+        yield member
 
 
 def project(source: str) -> str | None:

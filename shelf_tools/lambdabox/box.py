@@ -101,6 +101,12 @@ class Box:
         found.setdefault("AWS_DEFAULT_REGION", found["AWS_REGION"])
         return found
 
+    def site_folders(self) -> list[str]:
+        """Return where the interpreter keeps packages, as it is seen inside: empty, as Lambda's are."""
+        lib = f"lib/python{self.version}"
+        found = (f"{lib}/site-packages", "lib/python3/dist-packages", f"local/{lib}/dist-packages")
+        return [str(LANG / folder) for folder in found if (self.python / folder).is_dir()]
+
     def sources(self) -> dict[Path, None]:
         """Return what of the machine's is seen inside, each once."""
         return dict.fromkeys(
@@ -123,7 +129,7 @@ class Box:
         command = ["env", "--unset=OLDPWD", "--unset=PWD", "bwrap", *_namespaces(), *_system()]
         places = dict(seen or {})
         command += _bind(places.get(self.python, self.python), LANG)
-        for folder in self._site_folders():
+        for folder in self.site_folders():
             command += ["--tmpfs", folder, "--remount-ro", folder]
         command += [*_bind(places.get(self.runtime, self.runtime), RUNTIME)]
         command += [*_bind(places.get(self.task, self.task), TASK), *self._etc(places)]
@@ -182,12 +188,6 @@ class Box:
         command = ["choom", "--adjust=1000", "--", "prlimit", f"--nproc={self.processes}"]
         command += [f"--nofile={OPEN_FILES}", "--core=0"]
         return [*command, *([f"--data={self.memory_bytes}"] if self.memory_bytes else []), "--"]
-
-    def _site_folders(self) -> list[str]:
-        """Return where the interpreter of this machine keeps packages, which Lambda's does not have."""
-        lib = f"lib/python{self.version}"
-        found = (f"{lib}/site-packages", "lib/python3/dist-packages", f"local/{lib}/dist-packages")
-        return [str(LANG / folder) for folder in found if (self.python / folder).is_dir()]
 
     def _etc(self, seen: Mapping[Path, Path]) -> list[str]:
         options = [word for name in _ETC for word in ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")]
