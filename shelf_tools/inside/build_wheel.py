@@ -63,7 +63,7 @@ def unpack(name: str, stream: BinaryIO, into: str) -> str:
 
 
 def inner(members: Iterable[tarfile.TarInfo]) -> Iterator[tarfile.TarInfo]:
-    """Yield members; raises RefusedError for one that PEP 706's filter of data refuses by its name or kind."""
+    """Yield members; raises RefusedError for what PEP 706's filter refuses by its name or kind."""
     for member in members:
         if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
             raise RefusedError(one_line(f"{member.name!r} is no file, folder or link"))

@@ -20,7 +20,7 @@ from tests.support.shelves import write_tree
 VERSION = running_version()
 
 HANDLER = """
-import os, sys, logging
+import os, site, sys, logging
 
 def handler(event, context):
     known = {**globals(), "context": context}
@@ -80,7 +80,7 @@ def test_what_a_function_sees(task: Path, runtime: Path) -> None:
                     "processes": "[p for p in os.listdir('/proc') if p.isdigit()]",
                     "context": "[context.function_name, context.memory_limit_in_mb]",
                     "left": "context.get_remaining_time_in_millis()",
-                    "packages": "[os.listdir(p) for p in __import__('site').getsitepackages() if os.path.isdir(p)]",
+                    "packages": "[os.listdir(p) for p in site.getsitepackages() if os.path.isdir(p)]",
                 }
             )
     finally:
